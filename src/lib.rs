@@ -1,0 +1,7 @@
+//! Pulse watches fleets of Proxmox hosts and plain endpoints by polling them.
+//!
+//! The scheduler is a value ([`engine`]); everything that touches the world lies around it.
+//! `docs/architecture.md` is the map.
+
+pub mod engine;
+pub mod targets;
