@@ -2,15 +2,43 @@
 //!
 //! It knows nothing of sockets, tasks, clocks or logs; drivers own those.
 
+mod agenda;
+mod breaker;
+mod command;
+mod core;
+mod dispatch;
+mod effect;
+mod finish;
+mod health;
+mod instance;
+mod interval;
+mod inventory;
+mod jitter;
 mod key;
+mod lists;
+mod load;
+mod operate;
 mod outcome;
+mod reference;
+mod score;
 mod settings;
 mod time;
+mod verify;
 
+pub use breaker::BreakerState;
+pub use command::{Command, CommandError, CommandId, Reply};
+pub use core::{Engine, Input, Totals};
+pub use effect::{DeadLetterReason, Effect, Effects, Event, FleetEvent, InstanceEvent, PollOrder, Ticket, What};
+pub use health::{BreakerHealth, DUE_SOON, DeadLetterHealth, InstanceHealth, LoadHealth, QueueHealth, SchedulerHealth};
+pub use instance::{ErrorRecord, InstanceSpec, Place};
+pub use interval::{Adaptive, Choice, IntervalPolicy, IntervalReason, Observation, PolicyMemory};
 pub use key::{InstanceId, InstanceKey, InstanceType, KeyError, MAX_NAME_BYTES};
 pub use outcome::{ChangeHash, Failure, FailureClass, FailureKind, Outcome};
+pub use reference::Reference;
+pub use score::Score;
 pub use settings::{
     BackoffSettings, BreakerSettings, DeadLetterSettings, FAILURES_RANGE, IN_FLIGHT_RANGE, INTERVAL_RANGE, PerType,
     Settings, SettingsDraft, SettingsError, SettingsErrors, SettingsField, TIMEOUT_RANGE, TypeSettings,
 };
 pub use time::{Millis, Timestamp};
+pub use verify::Violation;

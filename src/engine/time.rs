@@ -1,6 +1,6 @@
 //! The engine's own time: points and spans in whole milliseconds that saturate instead of failing.
 //!
-//! A millisecond is the tick of the schedule because it is the finest step that tokio's timer keeps.
+//! A millisecond is the tick of the schedule because it is the finest step that the usual timers keep.
 //! The origin is whatever the driver's clock says; only differences have a meaning.
 
 use std::fmt;

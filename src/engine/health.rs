@@ -1,0 +1,220 @@
+//! What operators see: a read of the whole engine, without side effects.
+
+use serde::Serialize;
+
+use super::breaker::BreakerState;
+use super::core::{Engine, Totals};
+use super::effect::DeadLetterReason;
+use super::instance::{ErrorRecord, Instance, Place};
+use super::key::InstanceKey;
+use super::score::Score;
+use super::settings::PerType;
+use super::time::{Millis, Timestamp};
+
+/// Tasks due within this span count as due soon.
+pub const DUE_SOON: Millis = Millis::from_secs(12);
+
+/// The state of the scheduler at one moment.
+#[derive(Clone, Debug, Serialize)]
+pub struct SchedulerHealth {
+    /// When it was read.
+    pub at: Timestamp,
+    /// Whether intervals adapt.
+    pub adaptive: bool,
+    /// The live queue.
+    pub queue: QueueHealth,
+    /// Polls under way.
+    pub in_flight: PerType<u32>,
+    /// How loaded the daemon is.
+    pub load: LoadHealth,
+    /// What was counted since the engine began.
+    pub totals: Totals,
+    /// Every instance, sorted by key.
+    pub instances: Vec<InstanceHealth>,
+}
+
+/// The live queue: instances that wait for their time or for a slot.
+#[derive(Clone, Debug, Serialize)]
+pub struct QueueHealth {
+    /// How many there are.
+    pub depth: u32,
+    /// How many of them are due within [`DUE_SOON`].
+    pub due_soon: u32,
+    /// How many there are of each type.
+    pub per_type: PerType<u32>,
+    /// How many are due and wait for a slot.
+    pub waiting: u32,
+}
+
+/// Load as it was measured over the last window of one base interval.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct LoadHealth {
+    /// Mean time between due and start.
+    pub lag: Millis,
+    /// Share of slots in use, 0 to 1.
+    pub slots_used: f64,
+    /// By how much every interval is stretched, 1 and up.
+    pub stretch: f64,
+}
+
+/// The state of one instance.
+#[derive(Clone, Debug, Serialize)]
+pub struct InstanceHealth {
+    /// Its name.
+    pub key: InstanceKey,
+    /// Where it is.
+    pub place: Place,
+    /// When it is polled next; `None` while a poll is under way or it is paused.
+    pub due: Option<Timestamp>,
+    /// When a poll last succeeded.
+    pub last_success: Option<Timestamp>,
+    /// The last failure, if it has not succeeded since.
+    pub last_error: Option<ErrorRecord>,
+    /// Failures in a row.
+    pub consecutive_failures: u32,
+    /// The first of the failures in a row.
+    pub first_failure: Option<Timestamp>,
+    /// Its breaker; `None` for availability checks.
+    pub breaker: Option<BreakerHealth>,
+    /// Its entry in the dead-letter queue.
+    pub dead_letter: Option<DeadLetterHealth>,
+    /// How stale its reading is.
+    pub staleness: Score,
+    /// The age of its last success, or the time since it is known where there was none.
+    pub age: Millis,
+    /// Whether the age exceeds twice its planned interval plus the timeout. Paused ones never are.
+    pub late: bool,
+    /// The interval planned after the last success.
+    pub interval: Millis,
+}
+
+/// The state of one breaker.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct BreakerHealth {
+    /// Whether polls may pass.
+    pub state: BreakerState,
+    /// Since when it is in this state.
+    pub since: Timestamp,
+    /// When it last changed its state; `None` if it never did.
+    pub last_transition: Option<Timestamp>,
+    /// When an open breaker is probed.
+    pub retry_at: Option<Timestamp>,
+    /// Failures in a row.
+    pub failures: u32,
+}
+
+/// One entry of the dead-letter queue.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct DeadLetterHealth {
+    /// Why.
+    pub reason: DeadLetterReason,
+    /// The first of the failures in a row.
+    pub first_attempt: Timestamp,
+    /// The last failure.
+    pub last_attempt: Timestamp,
+    /// Rechecks that failed.
+    pub retry_count: u32,
+    /// When it is rechecked; `None` while the recheck is under way.
+    pub next_retry: Option<Timestamp>,
+}
+
+impl Engine {
+    /// The state of everything at `now`. Linear in the fleet; changes nothing.
+    pub fn health(&self, now: Timestamp) -> SchedulerHealth {
+        let now = self.now.max(now);
+        let instances: Vec<InstanceHealth> = self.instances_health(now).collect();
+        let soon = now + DUE_SOON;
+        let is_due_soon =
+            |instance: &&InstanceHealth| instance.place == Place::Queued && instance.due.is_some_and(|due| due <= soon);
+        SchedulerHealth {
+            at: now,
+            adaptive: self.settings.adaptive,
+            queue: QueueHealth {
+                depth: self.queue_depth(),
+                due_soon: instances.iter().filter(is_due_soon).count() as u32,
+                per_type: self.census.queued,
+                waiting: self.agenda.waiting(),
+            },
+            in_flight: self.census.in_flight,
+            load: LoadHealth { lag: self.load.lag(), slots_used: self.load.slots_used(), stretch: self.load.stretch() },
+            totals: self.totals,
+            instances,
+        }
+    }
+
+    /// The state of each instance at `now`, sorted by key.
+    pub fn instances_health(&self, now: Timestamp) -> impl Iterator<Item = InstanceHealth> + '_ {
+        self.ids.values().filter_map(move |id| self.instance(*id).map(|instance| self.describe(*id, instance, now)))
+    }
+
+    /// The state of one instance at `now`.
+    pub fn instance_health(&self, key: &InstanceKey, now: Timestamp) -> Option<InstanceHealth> {
+        let id = *self.ids.get(key)?;
+        self.instance(id).map(|instance| self.describe(id, instance, now))
+    }
+
+    /// How many instances are in the live queue.
+    pub fn queue_depth(&self) -> u32 {
+        self.census.queued.iter().map(|(_, count)| *count).sum()
+    }
+
+    /// How many polls are under way.
+    pub fn in_flight(&self) -> u32 {
+        self.census.in_flight_total
+    }
+
+    fn describe(&self, id: u32, instance: &Instance, now: Timestamp) -> InstanceHealth {
+        let due = match instance.place {
+            Place::Queued | Place::DeadLettered => Some(self.agenda.due(id)),
+            Place::InFlight | Place::Paused => None,
+        };
+        let age = now.since(instance.last_success.unwrap_or(instance.known_since));
+        let interval = self.planned_interval(instance);
+        InstanceHealth {
+            key: instance.spec.key.clone(),
+            place: instance.place,
+            due,
+            last_success: instance.last_success,
+            last_error: instance.last_error.clone(),
+            consecutive_failures: instance.breaker.failures(),
+            first_failure: instance.first_failure,
+            breaker: (!instance.is_availability_check()).then(|| instance.breaker_health(due)),
+            dead_letter: instance.dead_letter_health(due),
+            staleness: instance.staleness(now, self.settings.max_interval),
+            age,
+            late: instance.place != Place::Paused && age > interval + interval + self.timeout_of(instance),
+            interval,
+        }
+    }
+
+    /// The interval that lateness is measured against: the one planned last, or what a first poll would get.
+    fn planned_interval(&self, instance: &Instance) -> Millis {
+        match instance.planned {
+            Millis::ZERO => self.fixed_interval_of(instance).unwrap_or(self.settings.base_interval),
+            planned => planned,
+        }
+    }
+}
+
+impl Instance {
+    fn breaker_health(&self, due: Option<Timestamp>) -> BreakerHealth {
+        BreakerHealth {
+            state: self.breaker.state(),
+            since: self.breaker.since(),
+            last_transition: self.breaker.last_transition(),
+            retry_at: due.filter(|_| self.breaker.state() == BreakerState::Open),
+            failures: self.breaker.failures(),
+        }
+    }
+
+    fn dead_letter_health(&self, next_retry: Option<Timestamp>) -> Option<DeadLetterHealth> {
+        let entry = self.dead_letter?;
+        Some(DeadLetterHealth {
+            reason: entry.reason,
+            first_attempt: entry.first_attempt,
+            last_attempt: entry.last_attempt,
+            retry_count: entry.retry_count,
+            next_retry,
+        })
+    }
+}

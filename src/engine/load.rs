@@ -1,0 +1,178 @@
+//! How loaded the daemon is, measured: the lag of due polls and the share of slots in use.
+//!
+//! Overload stretches the whole fleet in proportion, to where it fits: the rate at which the fleet wants to be polled
+//! against the rate at which the slots in use got polls done. Queue depth is not looked at: it is about the fleet's
+//! size whatever the load.
+
+use super::settings::Settings;
+use super::time::{Millis, Timestamp};
+
+/// The share of slots that the fleet is stretched to fit in.
+const TARGET_USE: f64 = 0.8;
+/// The mean lag, as a share of the base interval, from which a daemon with free slots counts as overloaded.
+const TARGET_LAG: f64 = 0.1;
+/// The largest growth and the largest relief in one window.
+const GROWTH: f64 = 2.0;
+const RELIEF: f64 = 0.9;
+
+/// Measures load, window by window. A window is one base interval, stretched too, so that each change is felt before
+/// the next one is decided.
+#[derive(Clone, Debug)]
+pub(super) struct LoadMeter {
+    stretch: f64,
+    lag: Millis,
+    slots_used: f64,
+    window_start: Timestamp,
+    measured_until: Timestamp,
+    window: Window,
+}
+
+/// What was counted since the window began.
+#[derive(Clone, Copy, Debug, Default)]
+struct Window {
+    slot_time: Millis,
+    lag: Millis,
+    starts: u64,
+    wanted: Millis,
+    successes: u64,
+}
+
+impl LoadMeter {
+    pub(super) fn new(now: Timestamp) -> Self {
+        Self {
+            stretch: 1.0,
+            lag: Millis::ZERO,
+            slots_used: 0.0,
+            window_start: now,
+            measured_until: now,
+            window: Window::default(),
+        }
+    }
+
+    /// By how much every interval is stretched; 1 where there is no overload.
+    pub(super) fn stretch(&self) -> f64 {
+        self.stretch
+    }
+
+    /// Mean lag of the polls started in the last full window.
+    pub(super) fn lag(&self) -> Millis {
+        self.lag
+    }
+
+    /// Share of slots in use over the last full window, 0 to 1.
+    pub(super) fn slots_used(&self) -> f64 {
+        self.slots_used
+    }
+
+    /// A poll started `lag` after it was due.
+    pub(super) fn started(&mut self, lag: Millis) {
+        self.window.lag = self.window.lag + lag;
+        self.window.starts += 1;
+    }
+
+    /// A poll succeeded, and its instance wants to be polled again after `interval`.
+    pub(super) fn succeeded(&mut self, interval: Millis) {
+        self.window.wanted = self.window.wanted + interval;
+        self.window.successes += 1;
+    }
+
+    /// Time passed with `in_flight` polls under way. Closes the window when it is full; says whether that changed the
+    /// stretch. `live` is the number of instances in the live queue or in flight.
+    pub(super) fn advance(&mut self, now: Timestamp, in_flight: u32, live: u32, settings: &Settings) -> bool {
+        let elapsed = now.since(self.measured_until).get();
+        let slot_time = Millis::new(elapsed.saturating_mul(u64::from(in_flight)));
+        self.window.slot_time = self.window.slot_time + slot_time;
+        self.measured_until = self.measured_until.max(now);
+        let length = now.since(self.window_start);
+        if length < settings.base_interval.scaled(self.stretch) {
+            return false;
+        }
+        let window = std::mem::take(&mut self.window);
+        self.window_start = now;
+        let before = self.stretch;
+        self.close(window, length, live, settings);
+        before != self.stretch
+    }
+
+    fn close(&mut self, window: Window, length: Millis, live: u32, settings: &Settings) {
+        let capacity = length.get() as f64 * f64::from(settings.max_in_flight);
+        self.slots_used = (window.slot_time.get() as f64 / capacity).min(1.0);
+        self.lag = Millis::new(window.lag.get() / window.starts.max(1));
+        let lag = self.lag.get() as f64 / settings.base_interval.get() as f64;
+        let wanted = if self.slots_used < TARGET_USE && lag > TARGET_LAG {
+            // Slots are free and polls are late all the same: the daemon itself is short of time.
+            self.stretch * (1.0 + lag)
+        } else {
+            window.fitting_stretch(length, live, self.slots_used).unwrap_or(self.stretch)
+        };
+        let most = settings.max_interval.get() as f64 / settings.min_interval.get() as f64;
+        self.stretch = wanted.clamp(self.stretch * RELIEF, self.stretch * GROWTH).clamp(1.0, most.max(1.0));
+    }
+}
+
+impl Window {
+    /// The stretch at which the fleet would use its share of the slots; `None` if nothing was learnt.
+    fn fitting_stretch(&self, length: Millis, live: u32, slots_used: f64) -> Option<f64> {
+        if self.successes == 0 || self.wanted == Millis::ZERO || length == Millis::ZERO {
+            return (slots_used < TARGET_USE).then_some(1.0);
+        }
+        let successes = self.successes as f64;
+        let mean_interval = self.wanted.get() as f64 / successes;
+        let wanted_rate = f64::from(live) / mean_interval;
+        let rate = successes / length.get() as f64;
+        Some(wanted_rate * slots_used / (rate * TARGET_USE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Windows in which `in_flight` slots were used and every poll took two seconds, for a fleet of `live`.
+    fn windows(meter: &mut LoadMeter, count: u64, in_flight: u32, live: u32, lag: Millis) {
+        let settings = Settings::default();
+        for _ in 0..count {
+            let length = settings.base_interval.scaled(meter.stretch());
+            for _ in 0..u64::from(in_flight) * length.get() / 2_000 {
+                meter.started(lag);
+                meter.succeeded(settings.base_interval);
+            }
+            meter.advance(meter.window_start + length, in_flight, live, &settings);
+        }
+    }
+
+    #[test]
+    fn lesson_12_a_full_daemon_stretches_the_fleet_to_where_it_fits_and_an_idle_one_lets_go() {
+        let slots = Settings::default().max_in_flight;
+        let mut meter = LoadMeter::new(Timestamp::ZERO);
+        // A slot carries five instances at two seconds in ten; the fleet is twice as large.
+        windows(&mut meter, 1, slots, slots * 10, Millis::from_mins(1));
+        assert_eq!(meter.stretch(), 2.0, "never more than doubled in one window");
+        windows(&mut meter, 9, slots, slots * 10, Millis::from_mins(1));
+        assert!((meter.stretch() - 2.5).abs() < 0.01, "twice the slots at a use of 80 %: {}", meter.stretch());
+        windows(&mut meter, 40, 1, 5, Millis::ZERO);
+        assert_eq!(meter.stretch(), 1.0);
+    }
+
+    #[test]
+    fn a_large_fleet_with_free_slots_is_no_load() {
+        let mut meter = LoadMeter::new(Timestamp::ZERO);
+        windows(&mut meter, 10, 100, 500, Millis::new(3));
+        assert_eq!(meter.stretch(), 1.0);
+    }
+
+    #[test]
+    fn lag_alone_stretches_too() {
+        let mut meter = LoadMeter::new(Timestamp::ZERO);
+        windows(&mut meter, 1, 1, 5, Millis::from_secs(2));
+        assert!((meter.stretch() - 1.2).abs() < 1e-9, "{}", meter.stretch());
+        assert_eq!(meter.lag(), Millis::from_secs(2));
+    }
+
+    #[test]
+    fn the_stretch_stays_between_one_and_the_span_of_the_intervals() {
+        let mut meter = LoadMeter::new(Timestamp::ZERO);
+        windows(&mut meter, 20, 10, u32::MAX, Millis::MAX);
+        assert_eq!(meter.stretch(), 60.0);
+    }
+}
