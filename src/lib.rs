@@ -4,4 +4,5 @@
 //! `docs/architecture.md` is the map.
 
 pub mod engine;
+pub mod runtime;
 pub mod targets;

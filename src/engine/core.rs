@@ -185,6 +185,12 @@ impl Engine {
         self.ids.get(key).copied().map(InstanceId)
     }
 
+    /// Whether an answer with this ticket is still waited for.
+    pub fn is_current(&self, ticket: Ticket) -> bool {
+        let instance = self.instance(ticket.instance.0);
+        instance.is_some_and(|it| it.place == Place::InFlight && it.serial == ticket.serial)
+    }
+
     /// How many instances there are, paused ones included.
     pub fn len(&self) -> usize {
         self.ids.len()

@@ -20,15 +20,14 @@ const BACKOFF_JITTER: u64 = 5;
 impl Engine {
     pub(super) fn finished(&mut self, ticket: Ticket, outcome: Outcome, effects: &mut Effects) {
         let id = ticket.instance.0;
-        let Some(instance) = self.instance(id) else {
-            self.totals.stale_tickets += 1;
-            return effects.fleet_event(self.now, FleetEvent::UnknownTicket { ticket });
-        };
-        if instance.place != Place::InFlight || instance.serial != ticket.serial {
-            self.totals.stale_tickets += 1;
-            return effects.instance_event(self.now, ticket.instance, InstanceEvent::StaleTicket { ticket });
+        if self.is_current(ticket) {
+            return self.settle(id, outcome, effects);
         }
-        self.settle(id, outcome, effects);
+        self.totals.stale_tickets += 1;
+        match self.instance(id) {
+            Some(_) => effects.instance_event(self.now, ticket.instance, InstanceEvent::StaleTicket { ticket }),
+            None => effects.fleet_event(self.now, FleetEvent::UnknownTicket { ticket }),
+        }
     }
 
     /// Ends the poll of `id` that is under way with `outcome`.
@@ -80,7 +79,7 @@ impl Engine {
         }
         self.set_place(id, Place::Queued);
         let choice = self.choose_interval(id, &seen);
-        self.load.succeeded(choice.interval);
+        self.load.succeeded(took, choice.interval);
         self.plan_from_start(id, choice, effects);
     }
 

@@ -1,16 +1,20 @@
 //! How loaded the daemon is, measured: the lag of due polls and the share of slots in use.
 //!
-//! Overload stretches the whole fleet in proportion, to where it fits: the rate at which the fleet wants to be polled
-//! against the rate at which the slots in use got polls done. Queue depth is not looked at: it is about the fleet's
-//! size whatever the load.
+//! Overload stretches the whole fleet in proportion, to where it fits: the slots that the fleet needs, by the intervals
+//! it wants and the time its polls take, against the slots there are. Queue depth is not looked at: it is about the
+//! fleet's size whatever the load.
 
 use super::settings::Settings;
 use super::time::{Millis, Timestamp};
 
 /// The share of slots that the fleet is stretched to fit in.
 const TARGET_USE: f64 = 0.8;
+/// The share of slots in use below which lag cannot come from a want of slots.
+const IDLE_USE: f64 = 0.5;
 /// The mean lag, as a share of the base interval, from which a daemon with free slots counts as overloaded.
 const TARGET_LAG: f64 = 0.1;
+/// The share of slots that is counted on, however many are held by polls that fail.
+const LEAST_SUPPLY: f64 = 0.1;
 /// The largest growth and the largest relief in one window.
 const GROWTH: f64 = 2.0;
 const RELIEF: f64 = 0.9;
@@ -34,6 +38,7 @@ struct Window {
     lag: Millis,
     starts: u64,
     wanted: Millis,
+    took: Millis,
     successes: u64,
 }
 
@@ -70,8 +75,9 @@ impl LoadMeter {
         self.window.starts += 1;
     }
 
-    /// A poll succeeded, and its instance wants to be polled again after `interval`.
-    pub(super) fn succeeded(&mut self, interval: Millis) {
+    /// A poll took its slot for `took` and succeeded, and its instance wants to be polled again after `interval`.
+    pub(super) fn succeeded(&mut self, took: Millis, interval: Millis) {
+        self.window.took = self.window.took + took;
         self.window.wanted = self.window.wanted + interval;
         self.window.successes += 1;
     }
@@ -95,15 +101,18 @@ impl LoadMeter {
     }
 
     fn close(&mut self, window: Window, length: Millis, live: u32, settings: &Settings) {
-        let capacity = length.get() as f64 * f64::from(settings.max_in_flight);
-        self.slots_used = (window.slot_time.get() as f64 / capacity).min(1.0);
+        let slots = f64::from(settings.max_in_flight);
+        let in_use = window.slot_time.get() as f64 / length.get() as f64;
+        self.slots_used = (in_use / slots).min(1.0);
         self.lag = Millis::new(window.lag.get() / window.starts.max(1));
         let lag = self.lag.get() as f64 / settings.base_interval.get() as f64;
-        let wanted = if self.slots_used < TARGET_USE && lag > TARGET_LAG {
-            // Slots are free and polls are late all the same: the daemon itself is short of time.
+        let wanted = if self.slots_used < IDLE_USE && lag > TARGET_LAG {
+            // Half of the slots are free and polls are late all the same: the daemon itself is short of time.
             self.stretch * (1.0 + lag)
         } else {
-            window.fitting_stretch(length, live, self.slots_used).unwrap_or(self.stretch)
+            let lost = in_use - window.took.get() as f64 / length.get() as f64;
+            let supply = (slots * TARGET_USE - lost).max(slots * LEAST_SUPPLY);
+            window.slots_needed(live) / supply
         };
         let most = settings.max_interval.get() as f64 / settings.min_interval.get() as f64;
         self.stretch = wanted.clamp(self.stretch * RELIEF, self.stretch * GROWTH).clamp(1.0, most.max(1.0));
@@ -111,16 +120,12 @@ impl LoadMeter {
 }
 
 impl Window {
-    /// The stretch at which the fleet would use its share of the slots; `None` if nothing was learnt.
-    fn fitting_stretch(&self, length: Millis, live: u32, slots_used: f64) -> Option<f64> {
-        if self.successes == 0 || self.wanted == Millis::ZERO || length == Millis::ZERO {
-            return (slots_used < TARGET_USE).then_some(1.0);
+    /// How many slots a fleet of `live` instances would use without any stretch, if all did like those that succeeded.
+    fn slots_needed(&self, live: u32) -> f64 {
+        if self.wanted == Millis::ZERO {
+            return 0.0;
         }
-        let successes = self.successes as f64;
-        let mean_interval = self.wanted.get() as f64 / successes;
-        let wanted_rate = f64::from(live) / mean_interval;
-        let rate = successes / length.get() as f64;
-        Some(wanted_rate * slots_used / (rate * TARGET_USE))
+        f64::from(live) * self.took.get() as f64 / self.wanted.get() as f64
     }
 }
 
@@ -135,7 +140,7 @@ mod tests {
             let length = settings.base_interval.scaled(meter.stretch());
             for _ in 0..u64::from(in_flight) * length.get() / 2_000 {
                 meter.started(lag);
-                meter.succeeded(settings.base_interval);
+                meter.succeeded(Millis::from_secs(2), settings.base_interval);
             }
             meter.advance(meter.window_start + length, in_flight, live, &settings);
         }
@@ -159,6 +164,17 @@ mod tests {
         let mut meter = LoadMeter::new(Timestamp::ZERO);
         windows(&mut meter, 10, 100, 500, Millis::new(3));
         assert_eq!(meter.stretch(), 1.0);
+    }
+
+    #[test]
+    fn slots_held_by_hanging_polls_are_not_taken_for_demand() {
+        let settings = Settings::default();
+        let mut meter = LoadMeter::new(Timestamp::ZERO);
+        meter.started(Millis::ZERO);
+        meter.succeeded(Millis::from_secs(1), settings.base_interval);
+        meter.advance(meter.window_start + settings.base_interval, settings.max_in_flight / 2, 300, &settings);
+        assert!((meter.slots_used() - 0.5).abs() < 1e-9);
+        assert_eq!(meter.stretch(), 1.0, "300 instances at a second in ten need 30 slots of the 77 that are left");
     }
 
     #[test]

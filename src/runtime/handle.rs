@@ -1,0 +1,102 @@
+//! The way to talk to a running driver: bounded, answered in the order of arrival.
+
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::engine::{
+    Command, CommandError, Engine, InstanceHealth, InstanceKey, InstanceSpec, Reply, SchedulerHealth, Settings,
+    Timestamp,
+};
+
+/// Requests that may wait for the driver; senders wait beyond that.
+pub(super) const INBOX: usize = 256;
+
+/// The driver has stopped and answers no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the scheduler has stopped")]
+pub struct DriverGone;
+
+/// A read of the engine at a moment.
+type Read = Box<dyn FnOnce(&Engine, Timestamp) + Send>;
+
+pub(super) enum Request {
+    Read(Read),
+    Command { command: Command, reply: oneshot::Sender<Result<Reply, CommandError>> },
+    Inventory { specs: Vec<InstanceSpec>, done: oneshot::Sender<()> },
+    Settings { settings: Box<Settings>, done: oneshot::Sender<()> },
+}
+
+/// Talks to a running driver. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    inbox: mpsc::Sender<Request>,
+}
+
+impl Handle {
+    pub(super) fn new() -> (Self, mpsc::Receiver<Request>) {
+        let (inbox, requests) = mpsc::channel(INBOX);
+        (Self { inbox }, requests)
+    }
+
+    /// The state of the whole scheduler.
+    ///
+    /// # Errors
+    /// The driver has stopped.
+    pub async fn health(&self) -> Result<SchedulerHealth, DriverGone> {
+        self.read(Engine::health).await
+    }
+
+    /// The state of one instance; `None` if there is no such instance.
+    ///
+    /// # Errors
+    /// The driver has stopped.
+    pub async fn instance(&self, key: InstanceKey) -> Result<Option<InstanceHealth>, DriverGone> {
+        self.read(move |engine, now| engine.instance_health(&key, now)).await
+    }
+
+    /// Whatever `look` finds in the engine. Polls wait while it looks, so it must be quick.
+    ///
+    /// # Errors
+    /// The driver has stopped.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Engine, Timestamp) -> T + Send + 'static,
+    ) -> Result<T, DriverGone> {
+        let (reply, answer) = oneshot::channel();
+        // Whoever asked may be gone by now; then nobody misses the answer.
+        let read: Read = Box::new(move |engine, now| drop(reply.send(look(engine, now))));
+        self.ask(Request::Read(read), answer).await
+    }
+
+    /// Carries out an operator's command. The next read sees its effect.
+    ///
+    /// # Errors
+    /// The driver has stopped; inside, the engine's refusal.
+    pub async fn command(&self, command: Command) -> Result<Result<Reply, CommandError>, DriverGone> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::Command { command, reply }, answer).await
+    }
+
+    /// Replaces the fleet; returns once the engine has taken it over.
+    ///
+    /// # Errors
+    /// The driver has stopped.
+    pub async fn replace_inventory(&self, specs: Vec<InstanceSpec>) -> Result<(), DriverGone> {
+        let (done, answer) = oneshot::channel();
+        self.ask(Request::Inventory { specs, done }, answer).await
+    }
+
+    /// Replaces the settings; returns once the engine has taken them over.
+    ///
+    /// # Errors
+    /// The driver has stopped.
+    pub async fn replace_settings(&self, settings: Settings) -> Result<(), DriverGone> {
+        let (done, answer) = oneshot::channel();
+        self.ask(Request::Settings { settings: Box::new(settings), done }, answer).await
+    }
+
+    async fn ask<T>(&self, request: Request, answer: oneshot::Receiver<T>) -> Result<T, DriverGone> {
+        self.inbox.send(request).await.map_err(|_| DriverGone)?;
+        answer.await.map_err(|_| DriverGone)
+    }
+}
