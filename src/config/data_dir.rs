@@ -73,10 +73,9 @@ impl DataDir {
     }
 }
 
+/// Tries with a file that has no name, so that nothing is seen of it.
 fn writable(path: &Path) -> Result<(), Problem> {
-    use rustix::fs::Access;
-    rustix::fs::access(path, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK)
-        .map_err(|error| Problem::FolderNotWritable(io::Error::from(error).to_string()))
+    tempfile::tempfile_in(path).map(drop).map_err(|error| Problem::FolderNotWritable(error.to_string()))
 }
 
 fn first_of_list(list: &std::ffi::OsStr) -> Option<PathBuf> {
@@ -141,5 +140,14 @@ mod tests {
         assert!(error.to_string().contains(&path.display().to_string()), "{error}");
         assert!(matches!(DataDir::open(&path.join("x")).unwrap_err().problem, Problem::FolderNotCreated(_)));
         assert_eq!(std::fs::read(&path).unwrap(), b"mine");
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_to_or_created_is_refused_with_the_way_out() {
+        let error = DataDir::open(Path::new("/proc/self")).unwrap_err().to_string();
+        assert!(error.starts_with("data folder /proc/self: cannot be written to ("), "{error}");
+        assert!(error.ends_with("or choose another with --data-dir or PULSE_DATA_DIR"), "{error}");
+        let error = DataDir::open(Path::new("/proc/self/pulse")).unwrap_err();
+        assert!(matches!(error.problem, Problem::FolderNotCreated(_)), "{error}");
     }
 }

@@ -157,22 +157,26 @@ impl SystemFile {
             match written {
                 Ok(()) => return Ok(config),
                 Err(Problem::KeepsChanging) => {}
-                Err(problem) => return Err(self.error("", problem).into()),
+                Err(problem) => return Err(self.error(problem)),
             }
         }
-        Err(self.error("", Problem::KeepsChanging).into())
+        Err(self.error(Problem::KeepsChanging))
     }
 
     fn read(&self) -> Result<Option<Zeroizing<Vec<u8>>>, ConfigErrors> {
-        files::read(&self.path, MAX_FILE_BYTES).map_err(|problem| self.error("", problem).into())
+        files::read(&self.path, MAX_FILE_BYTES).map_err(|problem| self.error(problem))
     }
 
     fn parse(&self, content: &[u8]) -> Result<Vec<(String, Json)>, ConfigErrors> {
-        Json::parse(content).and_then(Json::into_object).map_err(|problem| self.error("", problem).into())
+        Json::parse(content).and_then(Json::into_object).map_err(|problem| self.error(problem))
     }
 
-    fn error(&self, at: &str, problem: Problem) -> ConfigError {
-        ConfigError { place: Place::File { file: self.path.clone(), at: printable(at) }, problem }
+    fn place(&self, at: &str) -> Place {
+        Place::File { file: self.path.clone(), at: printable(at) }
+    }
+
+    fn error(&self, problem: Problem) -> ConfigErrors {
+        ConfigError { place: self.place(""), problem }.into()
     }
 
     /// The entries of a patch, if each names a setting that the environment leaves open.
@@ -198,12 +202,8 @@ impl SystemFile {
     /// Lays the environment over the entries of the file over the defaults. What stands in `patched` was asked for.
     fn layers(&self, entries: Vec<(String, Json)>, patched: &[&str]) -> Result<SystemConfig, ConfigErrors> {
         let mut layers = Layers::default();
-        let place = |name: &str| {
-            if patched.contains(&name) {
-                return Place::Request(name.to_owned());
-            }
-            self.error(name, Problem::Missing).place
-        };
+        let place =
+            |name: &str| if patched.contains(&name) { Place::Request(name.to_owned()) } else { self.place(name) };
         for name in repeated_names(&entries) {
             layers.errors.add(place(&name), Problem::Repeated);
         }

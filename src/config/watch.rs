@@ -89,10 +89,7 @@ impl ConfigWatcher {
         let Self(mut state) = self;
         // Room for one: it only says that there is something to look at.
         let (changed, mut changes) = mpsc::channel(1);
-        let mut watched = state.files();
-        let mut _watcher = watch_folders(&state, &changed);
-        // Nobody reported what was edited between loading and now.
-        let _ = changed.try_send(());
+        let mut watched = WatchedFiles::of(&state, &changed);
         loop {
             let look = tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -120,9 +117,8 @@ impl ConfigWatcher {
                     sent = events.send(event) => if sent.is_err() { return },
                 }
             }
-            if state.files() != watched {
-                watched = state.files();
-                _watcher = watch_folders(&state, &changed);
+            if state.files() != watched.files {
+                watched = WatchedFiles::of(&state, &changed);
             }
         }
     }
@@ -286,11 +282,24 @@ impl Stamp {
     }
 }
 
-/// Watches the data folder and those of the other files; `None` if the system cannot, and looking has to do.
-fn watch_folders(state: &State, changed: &mpsc::Sender<()>) -> Option<RecommendedWatcher> {
-    let (files, changed) = (state.files(), changed.clone());
-    let others: BTreeSet<PathBuf> =
-        state.referenced_files.iter().filter_map(|file| file.parent()).map(Path::to_owned).collect();
+/// The files whose folders are being watched, until it is dropped.
+struct WatchedFiles {
+    files: BTreeSet<PathBuf>,
+    _watcher: Option<RecommendedWatcher>,
+}
+
+impl WatchedFiles {
+    /// Begins to watch, as far as the system can; looking has to do for the rest.
+    fn of(state: &State, changed: &mpsc::Sender<()>) -> Self {
+        let files = state.files();
+        let watcher = watch_folders(state, files.clone(), changed.clone());
+        // Nobody reported what was edited between the last reading and now.
+        let _ = changed.try_send(());
+        Self { files, _watcher: watcher }
+    }
+}
+
+fn watch_folders(state: &State, files: BTreeSet<PathBuf>, changed: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
     let report = move |event: notify::Result<notify::Event>| {
         if matters(&event, &files) {
             // Full means that a look is already due.
@@ -302,7 +311,8 @@ fn watch_folders(state: &State, changed: &mpsc::Sender<()>) -> Option<Recommende
     let mut watcher = notify::recommended_watcher(report).inspect_err(unwatched).ok()?;
     let data_dir = state.data_dir.path();
     watcher.watch(data_dir, RecursiveMode::NonRecursive).inspect_err(unwatched).ok();
-    for folder in others.iter().filter(|folder| *folder != data_dir).take(MAX_WATCHED_FOLDERS) {
+    let others: BTreeSet<&Path> = state.referenced_files.iter().filter_map(|file| file.parent()).collect();
+    for folder in others.into_iter().filter(|folder| *folder != data_dir).take(MAX_WATCHED_FOLDERS) {
         if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
             tracing::debug!(folder = %folder.display(), %error, "a folder is looked at instead of watched");
         }
