@@ -3,6 +3,7 @@
 //! The scheduler is a value ([`engine`]); everything that touches the world lies around it.
 //! `docs/architecture.md` is the map.
 
+pub mod config;
 pub mod engine;
 pub mod runtime;
 pub mod targets;

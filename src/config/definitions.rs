@@ -1,0 +1,498 @@
+//! The settings of `system.json`, one row each: names, what may be in them, what they change, what they are for.
+//!
+//! Parsing, environment overrides, the settings API and `docs/settings.md` are all made from this table.
+
+use std::fmt::Write;
+use std::ops::RangeInclusive;
+
+use serde_json::Value;
+
+use super::duration::{parse_span, span_from_json};
+use super::error::Problem;
+use super::json::Json;
+use crate::engine::{
+    FAILURES_RANGE, IN_FLIGHT_RANGE, INTERVAL_RANGE, InstanceType, Millis, SettingsDraft, SettingsField as Field,
+    TIMEOUT_RANGE,
+};
+
+/// The text that stands for an interval that adapts.
+const ADAPTIVE: &str = "adaptive";
+
+/// One setting.
+#[derive(Debug)]
+pub struct SettingDefinition {
+    /// The field of [`SettingsDraft`] that it changes.
+    pub field: Field,
+    /// The name in `system.json` and in the API.
+    pub name: &'static str,
+    /// The environment variable that pins it.
+    pub environment: &'static str,
+    /// What it is for, in one sentence.
+    pub help: &'static str,
+    slot: Slot,
+}
+
+/// Where a setting lives in the draft, and so what may be in it.
+#[derive(Debug)]
+enum Slot {
+    Switch(fn(&mut SettingsDraft) -> &mut bool),
+    Count(RangeInclusive<u32>, fn(&mut SettingsDraft) -> &mut u32),
+    Span(RangeInclusive<Millis>, fn(&mut SettingsDraft) -> &mut Millis),
+    /// A fixed interval, or [`ADAPTIVE`].
+    Interval(RangeInclusive<Millis>, fn(&mut SettingsDraft) -> &mut Option<Millis>),
+}
+
+/// Every setting, in the order of the documentation.
+pub static SETTINGS: [SettingDefinition; 25] = [
+    SettingDefinition {
+        field: Field::Adaptive,
+        name: "adaptivePollingEnabled",
+        environment: "ADAPTIVE_POLLING_ENABLED",
+        slot: Slot::Switch(|draft| &mut draft.adaptive),
+        help: "Whether intervals adapt; if not, all is polled at the base interval.",
+    },
+    SettingDefinition {
+        field: Field::BaseInterval,
+        name: "adaptivePollingBaseInterval",
+        environment: "ADAPTIVE_POLLING_BASE_INTERVAL",
+        slot: Slot::Span(INTERVAL_RANGE, |draft| &mut draft.base_interval),
+        help: "How often a healthy instance is polled.",
+    },
+    SettingDefinition {
+        field: Field::MinInterval,
+        name: "adaptivePollingMinInterval",
+        environment: "ADAPTIVE_POLLING_MIN_INTERVAL",
+        slot: Slot::Span(INTERVAL_RANGE, |draft| &mut draft.min_interval),
+        help: "The shortest interval that adapting may choose.",
+    },
+    SettingDefinition {
+        field: Field::MaxInterval,
+        name: "adaptivePollingMaxInterval",
+        environment: "ADAPTIVE_POLLING_MAX_INTERVAL",
+        slot: Slot::Span(INTERVAL_RANGE, |draft| &mut draft.max_interval),
+        help: "The longest interval that adapting may choose.",
+    },
+    SettingDefinition {
+        field: Field::MaxInFlight,
+        name: "pollingMaxInFlight",
+        environment: "POLLING_MAX_IN_FLIGHT",
+        slot: Slot::Count(IN_FLIGHT_RANGE, |draft| &mut draft.max_in_flight),
+        help: "How many polls may be in flight at once.",
+    },
+    SettingDefinition {
+        field: Field::MaxInFlightPerHost,
+        name: "pollingMaxInFlightPerHost",
+        environment: "POLLING_MAX_IN_FLIGHT_PER_HOST",
+        slot: Slot::Count(IN_FLIGHT_RANGE, |draft| &mut draft.max_in_flight_per_host),
+        help: "How many polls of one host may be in flight at once.",
+    },
+    SettingDefinition {
+        field: Field::Interval(InstanceType::Pve),
+        name: "pvePollingInterval",
+        environment: "PVE_POLLING_INTERVAL",
+        slot: Slot::Interval(INTERVAL_RANGE, |draft| &mut draft.types.pve.interval),
+        help: "The fixed interval of pve instances; `adaptive` lets it adapt.",
+    },
+    SettingDefinition {
+        field: Field::Timeout(InstanceType::Pve),
+        name: "pvePollingTimeout",
+        environment: "PVE_POLLING_TIMEOUT",
+        slot: Slot::Span(TIMEOUT_RANGE, |draft| &mut draft.types.pve.timeout),
+        help: "The timeout of a poll of type pve.",
+    },
+    SettingDefinition {
+        field: Field::Interval(InstanceType::Pbs),
+        name: "pbsPollingInterval",
+        environment: "PBS_POLLING_INTERVAL",
+        slot: Slot::Interval(INTERVAL_RANGE, |draft| &mut draft.types.pbs.interval),
+        help: "The fixed interval of pbs instances; `adaptive` lets it adapt.",
+    },
+    SettingDefinition {
+        field: Field::Timeout(InstanceType::Pbs),
+        name: "pbsPollingTimeout",
+        environment: "PBS_POLLING_TIMEOUT",
+        slot: Slot::Span(TIMEOUT_RANGE, |draft| &mut draft.types.pbs.timeout),
+        help: "The timeout of a poll of type pbs.",
+    },
+    SettingDefinition {
+        field: Field::Interval(InstanceType::Pmg),
+        name: "pmgPollingInterval",
+        environment: "PMG_POLLING_INTERVAL",
+        slot: Slot::Interval(INTERVAL_RANGE, |draft| &mut draft.types.pmg.interval),
+        help: "The fixed interval of pmg instances; `adaptive` lets it adapt.",
+    },
+    SettingDefinition {
+        field: Field::Timeout(InstanceType::Pmg),
+        name: "pmgPollingTimeout",
+        environment: "PMG_POLLING_TIMEOUT",
+        slot: Slot::Span(TIMEOUT_RANGE, |draft| &mut draft.types.pmg.timeout),
+        help: "The timeout of a poll of type pmg.",
+    },
+    SettingDefinition {
+        field: Field::Interval(InstanceType::Http),
+        name: "httpPollingInterval",
+        environment: "HTTP_POLLING_INTERVAL",
+        slot: Slot::Interval(INTERVAL_RANGE, |draft| &mut draft.types.http.interval),
+        help: "The fixed interval of http instances; `adaptive` lets it adapt.",
+    },
+    SettingDefinition {
+        field: Field::Timeout(InstanceType::Http),
+        name: "httpPollingTimeout",
+        environment: "HTTP_POLLING_TIMEOUT",
+        slot: Slot::Span(TIMEOUT_RANGE, |draft| &mut draft.types.http.timeout),
+        help: "The timeout of a poll of type http.",
+    },
+    SettingDefinition {
+        field: Field::Interval(InstanceType::Tcp),
+        name: "tcpPollingInterval",
+        environment: "TCP_POLLING_INTERVAL",
+        slot: Slot::Interval(INTERVAL_RANGE, |draft| &mut draft.types.tcp.interval),
+        help: "The fixed interval of tcp instances; `adaptive` lets it adapt.",
+    },
+    SettingDefinition {
+        field: Field::Timeout(InstanceType::Tcp),
+        name: "tcpPollingTimeout",
+        environment: "TCP_POLLING_TIMEOUT",
+        slot: Slot::Span(TIMEOUT_RANGE, |draft| &mut draft.types.tcp.timeout),
+        help: "The timeout of a poll of type tcp.",
+    },
+    SettingDefinition {
+        field: Field::BackoffInitial,
+        name: "pollingBackoffInitial",
+        environment: "POLLING_BACKOFF_INITIAL",
+        slot: Slot::Span(INTERVAL_RANGE, |draft| &mut draft.backoff.initial),
+        help: "The delay after a first transient failure; it doubles with each further one.",
+    },
+    SettingDefinition {
+        field: Field::BackoffMax,
+        name: "pollingBackoffMax",
+        environment: "POLLING_BACKOFF_MAX",
+        slot: Slot::Span(INTERVAL_RANGE, |draft| &mut draft.backoff.max),
+        help: "The longest delay after a transient failure; `Retry-After` is honoured up to here.",
+    },
+    SettingDefinition {
+        field: Field::BreakerFailureThreshold,
+        name: "breakerFailureThreshold",
+        environment: "BREAKER_FAILURE_THRESHOLD",
+        slot: Slot::Count(FAILURES_RANGE, |draft| &mut draft.breaker.failure_threshold),
+        help: "The failures in a row that open a circuit breaker.",
+    },
+    SettingDefinition {
+        field: Field::BreakerOpenInitial,
+        name: "breakerOpenInitial",
+        environment: "BREAKER_OPEN_INITIAL",
+        slot: Slot::Span(INTERVAL_RANGE, |draft| &mut draft.breaker.open_initial),
+        help: "How long a breaker stays open after its first trip; it doubles with each trip in a row.",
+    },
+    SettingDefinition {
+        field: Field::BreakerOpenMax,
+        name: "breakerOpenMax",
+        environment: "BREAKER_OPEN_MAX",
+        slot: Slot::Span(INTERVAL_RANGE, |draft| &mut draft.breaker.open_max),
+        help: "The longest that a breaker stays open.",
+    },
+    SettingDefinition {
+        field: Field::DeadLetterAfterTransientFailures,
+        name: "deadLetterAfterFailures",
+        environment: "DEAD_LETTER_AFTER_FAILURES",
+        slot: Slot::Count(FAILURES_RANGE, |draft| &mut draft.dead_letter.after_transient_failures),
+        help: "The transient failures in a row after which an instance is dead-lettered.",
+    },
+    SettingDefinition {
+        field: Field::DeadLetterPermanentRecheck,
+        name: "deadLetterPermanentRecheck",
+        environment: "DEAD_LETTER_PERMANENT_RECHECK",
+        slot: Slot::Span(INTERVAL_RANGE, |draft| &mut draft.dead_letter.permanent_recheck),
+        help: "How often an instance that failed permanently is tried again.",
+    },
+    SettingDefinition {
+        field: Field::DeadLetterTransientRecheckInitial,
+        name: "deadLetterTransientRecheck",
+        environment: "DEAD_LETTER_TRANSIENT_RECHECK",
+        slot: Slot::Span(INTERVAL_RANGE, |draft| &mut draft.dead_letter.transient_recheck_initial),
+        help: "When an instance dead-lettered for transient failures is first tried again; doubles each time.",
+    },
+    SettingDefinition {
+        field: Field::DeadLetterTransientRecheckMax,
+        name: "deadLetterTransientRecheckMax",
+        environment: "DEAD_LETTER_TRANSIENT_RECHECK_MAX",
+        slot: Slot::Span(INTERVAL_RANGE, |draft| &mut draft.dead_letter.transient_recheck_max),
+        help: "The longest delay between tries of an instance dead-lettered for transient failures.",
+    },
+];
+
+impl SettingDefinition {
+    /// The setting that `system.json` calls `name`.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        SETTINGS.iter().find(|setting| setting.name == name)
+    }
+
+    /// The setting that changes `field`.
+    pub(super) fn of(field: Field) -> &'static Self {
+        SETTINGS.iter().find(|setting| setting.field == field).expect("a test holds the table to every field")
+    }
+
+    /// The value in a draft, as it is written in `system.json`.
+    pub fn value(&self, draft: &SettingsDraft) -> Value {
+        // The way to a field is by unique reference; a copy lends one.
+        let draft = &mut draft.clone();
+        match &self.slot {
+            Slot::Switch(field) => Value::from(*field(draft)),
+            Slot::Count(_, field) => Value::from(*field(draft)),
+            Slot::Span(_, field) => Value::from(field(draft).to_string()),
+            Slot::Interval(_, field) => Value::from(field(draft).map_or(ADAPTIVE.to_owned(), |span| span.to_string())),
+        }
+    }
+
+    /// The value when nothing sets it.
+    pub fn default_value(&self) -> Value {
+        self.value(&SettingsDraft::default())
+    }
+
+    /// What values are allowed, in words.
+    pub fn allowed(&self) -> String {
+        match &self.slot {
+            Slot::Switch(_) => "`true` or `false`".to_owned(),
+            Slot::Count(range, _) => format!("{} to {}", range.start(), range.end()),
+            Slot::Span(range, _) => format!("{} to {}", range.start(), range.end()),
+            Slot::Interval(range, _) => format!("{} to {}, or `{ADAPTIVE}`", range.start(), range.end()),
+        }
+    }
+
+    /// Sets the field to a value from a file or a request.
+    pub(super) fn set_from_json(&self, draft: &mut SettingsDraft, json: Json) -> Result<(), Problem> {
+        match &self.slot {
+            Slot::Switch(field) => *field(draft) = json.into_bool()?,
+            Slot::Count(_, field) => *field(draft) = count_from_json(&json)?,
+            Slot::Span(_, field) => *field(draft) = span_from_json(json)?,
+            Slot::Interval(_, field) => {
+                *field(draft) = match json {
+                    Json::Text(text) => interval_from_text(&text)?,
+                    number => Some(span_from_json(number)?),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the field to the text of an environment variable.
+    pub(super) fn set_from_text(&self, draft: &mut SettingsDraft, text: &str) -> Result<(), Problem> {
+        let text = text.trim();
+        match &self.slot {
+            Slot::Switch(field) => *field(draft) = switch_from_text(text)?,
+            Slot::Count(_, field) => *field(draft) = text.parse().map_err(|_| Problem::NotACount)?,
+            Slot::Span(_, field) => *field(draft) = parse_span(text)?,
+            Slot::Interval(_, field) => *field(draft) = interval_from_text(text)?,
+        }
+        Ok(())
+    }
+}
+
+fn count_from_json(json: &Json) -> Result<u32, Problem> {
+    let number = json.as_number().ok_or_else(|| json.wrong_type("a whole number"))?;
+    number.as_u64().and_then(|count| u32::try_from(count).ok()).ok_or(Problem::NotACount)
+}
+
+fn interval_from_text(text: &str) -> Result<Option<Millis>, Problem> {
+    if text.eq_ignore_ascii_case(ADAPTIVE) { Ok(None) } else { Ok(Some(parse_span(text)?)) }
+}
+
+fn switch_from_text(text: &str) -> Result<bool, Problem> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err(Problem::NotASwitch),
+    }
+}
+
+/// The table as the Markdown page `docs/settings.md`.
+pub fn settings_markdown() -> String {
+    let mut page = String::from(MARKDOWN_HEAD);
+    for setting in &SETTINGS {
+        let default = setting.default_value();
+        let default = default.as_str().map_or_else(|| default.to_string(), str::to_owned);
+        let SettingDefinition { name, environment, help, .. } = setting;
+        let allowed = setting.allowed();
+        writeln!(page, "| `{name}` | `{environment}` | `{default}` | {allowed} | {help} |")
+            .expect("writing to a String cannot fail");
+    }
+    page
+}
+
+const MARKDOWN_HEAD: &str = "\
+# Settings
+
+Made from the table in `src/config/definitions.rs`; a test keeps this page equal to it.
+
+A value comes from the environment, else from `system.json` in the data folder, else it is the default; the settings
+API shows which. What the environment sets cannot be changed through the API. Changes of `system.json` take effect
+within two seconds, without a restart; a file that breaks a rule is refused as a whole, and the settings stay.
+
+- A duration is written `750ms`, `10s`, `5m`, `1h` or `1m30s`. A bare number in the file is seconds (`0.75` too); in
+  the environment the unit must be there.
+- A switch in the environment is `true`, `1`, `yes` or `on`, or `false`, `0`, `no` or `off`. An empty variable is unset.
+- `null` in the file, or in a request, means the default.
+- The intervals must keep min ≤ base ≤ max, and each initial delay must not exceed its maximum.
+
+| `system.json` | environment | default | allowed | |
+| --- | --- | --- | --- | --- |
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::PerType;
+
+    fn set(setting: &SettingDefinition, draft: &mut SettingsDraft, json: &Value) {
+        let json = Json::parse(json.to_string().as_bytes()).ok().unwrap();
+        setting.set_from_json(draft, json).unwrap();
+    }
+
+    /// A draft in which every field differs from its default.
+    fn all_different() -> SettingsDraft {
+        let mut draft = SettingsDraft::default();
+        for (index, setting) in SETTINGS.iter().enumerate() {
+            match &setting.slot {
+                Slot::Switch(field) => *field(&mut draft) = false,
+                Slot::Count(_, field) => *field(&mut draft) += 1,
+                Slot::Span(_, field) => *field(&mut draft) = Millis::new(1_001 + index as u64),
+                Slot::Interval(_, field) => *field(&mut draft) = Some(Millis::new(1_001 + index as u64)),
+            }
+        }
+        draft
+    }
+
+    #[test]
+    fn each_setting_changes_the_field_that_it_names_and_no_other() {
+        let (defaults, changed) = (SettingsDraft::default(), all_different());
+        for setting in &SETTINGS {
+            let mut draft = defaults.clone();
+            set(setting, &mut draft, &setting.value(&changed));
+            for other in &SETTINGS {
+                let expected = if other.field == setting.field { &changed } else { &defaults };
+                assert_eq!(other.value(&draft), other.value(expected), "{} through {}", other.name, setting.name);
+            }
+            let mut from_text = defaults.clone();
+            let text = setting.value(&changed);
+            setting.set_from_text(&mut from_text, text.as_str().unwrap_or(&text.to_string())).unwrap();
+            assert_eq!(from_text, draft, "{}", setting.environment);
+        }
+    }
+
+    #[test]
+    fn the_table_reaches_every_field_of_the_draft() {
+        let mut rebuilt = SettingsDraft::default();
+        // Built by hand and in full, so that a new field fails to compile here until the table has a row for it.
+        let expected = SettingsDraft {
+            adaptive: false,
+            base_interval: Millis::new(1),
+            min_interval: Millis::new(2),
+            max_interval: Millis::new(3),
+            max_in_flight: 4,
+            max_in_flight_per_host: 5,
+            types: PerType::from_fn(|kind| crate::engine::TypeSettings {
+                timeout: Millis::new(10 + kind as u64),
+                interval: Some(Millis::new(20 + kind as u64)),
+            }),
+            backoff: crate::engine::BackoffSettings { initial: Millis::new(6), max: Millis::new(7) },
+            breaker: crate::engine::BreakerSettings {
+                failure_threshold: 8,
+                open_initial: Millis::new(9),
+                open_max: Millis::new(30),
+            },
+            dead_letter: crate::engine::DeadLetterSettings {
+                after_transient_failures: 31,
+                permanent_recheck: Millis::new(32),
+                transient_recheck_initial: Millis::new(33),
+                transient_recheck_max: Millis::new(34),
+            },
+        };
+        for setting in &SETTINGS {
+            set(setting, &mut rebuilt, &setting.value(&expected));
+        }
+        assert_eq!(rebuilt, expected);
+    }
+
+    #[test]
+    fn the_field_of_a_row_is_the_one_that_broken_rules_name() {
+        for setting in &SETTINGS {
+            assert!(std::ptr::eq(SettingDefinition::of(setting.field), setting), "{}", setting.name);
+            let broken = |draft: SettingsDraft| {
+                draft
+                    .validate()
+                    .err()
+                    .into_iter()
+                    .flat_map(|errors| {
+                        errors.iter().flat_map(|error| error.fields().collect::<Vec<_>>()).collect::<Vec<_>>()
+                    })
+                    .collect::<Vec<_>>()
+            };
+            let mut draft = SettingsDraft::default();
+            match &setting.slot {
+                Slot::Switch(_) => continue,
+                Slot::Count(_, field) => *field(&mut draft) = 0,
+                Slot::Span(_, field) => *field(&mut draft) = Millis::ZERO,
+                Slot::Interval(_, field) => *field(&mut draft) = Some(Millis::ZERO),
+            }
+            assert_eq!(broken(draft)[0], setting.field, "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn the_range_of_a_row_is_the_one_that_validation_keeps() {
+        use crate::engine::SettingsError;
+        let in_range = |draft: SettingsDraft| match draft.validate() {
+            Ok(_) => true,
+            Err(errors) => errors.iter().all(|error| matches!(error, SettingsError::Reversed { .. })),
+        };
+        for setting in &SETTINGS {
+            let accepts = |value: Value| {
+                let mut draft = SettingsDraft::default();
+                set(setting, &mut draft, &value);
+                in_range(draft)
+            };
+            let seconds = |millis: u64| Value::from(format!("{millis}ms"));
+            let (inside, outside) = match &setting.slot {
+                Slot::Switch(_) => continue,
+                Slot::Count(range, _) => (
+                    [(*range.start()).into(), (*range.end()).into()],
+                    [(range.start() - 1).into(), (range.end() + 1).into()],
+                ),
+                Slot::Span(range, _) | Slot::Interval(range, _) => {
+                    let (min, max) = (range.start().get(), range.end().get());
+                    ([seconds(min), seconds(max)], [seconds(min - 1), seconds(max + 1)])
+                }
+            };
+            assert!(inside.into_iter().all(accepts), "{}", setting.name);
+            assert!(!outside.into_iter().any(accepts), "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn the_variable_is_the_name_in_capitals() {
+        for setting in &SETTINGS {
+            let capitals = setting.name.chars().fold(String::new(), |mut capitals, c| {
+                if c.is_ascii_uppercase() {
+                    capitals.push('_');
+                }
+                capitals.push(c.to_ascii_uppercase());
+                capitals
+            });
+            assert_eq!(setting.environment, capitals);
+        }
+    }
+
+    #[test]
+    fn the_documented_page_is_the_table() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/settings.md");
+        assert_eq!(std::fs::read_to_string(page).unwrap(), settings_markdown(), "write what settings_markdown() gives");
+    }
+
+    #[test]
+    fn switches_in_the_environment_are_read_in_every_documented_form() {
+        for (text, value) in [("true", true), ("ON", true), ("1", true), ("Yes", true), ("no", false), ("off", false)] {
+            assert_eq!(switch_from_text(text), Ok(value));
+        }
+        assert_eq!(switch_from_text("maybe"), Err(Problem::NotASwitch));
+    }
+}

@@ -1,0 +1,105 @@
+//! The configuration: settings from `system.json` and the environment, the fleet from `instances.json`.
+//!
+//! Everything is validated as a whole: a broken edit changes nothing, and its errors say where, what and what to do.
+
+mod address;
+mod data_dir;
+mod definitions;
+mod duration;
+mod environment;
+mod error;
+mod files;
+mod instance;
+mod instances;
+mod json;
+mod reference;
+mod revision;
+mod system;
+mod watch;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use address::AddressError;
+pub use data_dir::DataDir;
+pub use definitions::{SETTINGS, SettingDefinition, settings_markdown};
+pub use duration::{SpanError, parse_span};
+pub use environment::Environment;
+pub use error::{ConfigError, ConfigErrors, Place, Problem};
+pub use instances::Instance;
+pub use reference::ReferenceError;
+pub use system::{EffectiveSetting, Origin, SettingsPatch, SystemConfig, SystemFile};
+pub use watch::{ConfigEvent, ConfigWatcher};
+
+use error::Errors;
+
+/// The configuration as it was loaded at the start.
+///
+/// ```
+/// use pulse::config::{Config, DataDir, Environment};
+/// let folder = tempfile::tempdir()?;
+/// std::fs::write(
+///     folder.path().join("instances.json"),
+///     r#"{"instances": [{"type": "tcp", "name": "db", "host": "10.0.0.9", "port": 5432}]}"#,
+/// )?;
+/// let environment = [("ADAPTIVE_POLLING_BASE_INTERVAL", "20s")].into_iter().collect();
+/// let config = Config::load(DataDir::open(folder.path())?, &environment)?;
+/// assert_eq!(config.instances[0].target.key.to_string(), "tcp::db");
+/// assert_eq!(config.system.settings().base_interval.to_string(), "20s");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Config {
+    /// Where everything is kept.
+    pub data_dir: DataDir,
+    /// `system.json`, for changing it.
+    pub system_file: Arc<SystemFile>,
+    /// The settings in force.
+    pub system: SystemConfig,
+    /// The fleet, in the order of `instances.json`.
+    pub instances: Arc<[Instance]>,
+    referenced_files: BTreeSet<PathBuf>,
+    found: Found,
+}
+
+/// Which of the files there were.
+#[derive(Debug)]
+struct Found {
+    system: bool,
+    instances: bool,
+}
+
+impl Config {
+    /// Loads both files. One that is missing means defaults or an empty fleet, and is not created.
+    ///
+    /// # Errors
+    /// Everything that is wrong in either file and in the environment.
+    pub fn load(data_dir: DataDir, environment: &Environment) -> Result<Self, ConfigErrors> {
+        let mut errors = Errors::default();
+        let system_file = SystemFile::new(data_dir.system_file(), environment.clone());
+        let system = match system_file.load() {
+            Ok(Some(system)) => Ok((system, true)),
+            Ok(None) => system_file.without_file().map(|system| (system, false)),
+            Err(broken) => Err(broken),
+        };
+        let (system, found_system) = system.unwrap_or_else(|broken| {
+            errors.append(broken);
+            Default::default()
+        });
+        let reading = instances::read(&data_dir.instances_file(), environment);
+        let instances = reading.instances.unwrap_or_else(|broken| {
+            errors.append(broken);
+            None
+        });
+        let found = Found { system: found_system, instances: instances.is_some() };
+        errors.or(Self {
+            data_dir,
+            system_file: Arc::new(system_file),
+            system,
+            instances: instances.unwrap_or_default().into(),
+            referenced_files: reading.referenced_files,
+            found,
+        })
+    }
+}

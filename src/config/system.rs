@@ -1,0 +1,308 @@
+//! `system.json`: the settings as they are in force, where each came from, and how they are changed.
+//!
+//! Environment beats file beats default. A change is validated together with all the rest, then written as a whole.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::definitions::{SETTINGS, SettingDefinition};
+use super::environment::Environment;
+use super::error::{ConfigError, ConfigErrors, Errors, Place, Problem};
+use super::files;
+use super::json::{Json, printable, repeated_names, unknown};
+use crate::engine::{Settings, SettingsDraft, SettingsError, SettingsErrors, SettingsField};
+
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
+/// How often an update starts again because somebody else changed the file meanwhile.
+const MAX_ATTEMPTS: usize = 5;
+
+/// The settings in force, and where each came from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SystemConfig {
+    settings: Settings,
+    /// Fields that are not here have their default.
+    origins: BTreeMap<SettingsField, Origin>,
+}
+
+/// Where the value of a setting came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// An environment variable, which pins it.
+    Environment,
+    /// `system.json`.
+    File,
+    /// Nothing sets it.
+    Default,
+}
+
+/// One setting as the settings API shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EffectiveSetting {
+    /// The name in `system.json`.
+    pub name: &'static str,
+    /// The value in force, as it is written in `system.json`.
+    pub value: Value,
+    /// The value when nothing sets it.
+    pub default: Value,
+    /// Where the value came from.
+    pub origin: Origin,
+    /// The variable that pins it, or would.
+    pub environment: &'static str,
+    /// What it is for.
+    pub help: &'static str,
+}
+
+impl SystemConfig {
+    /// The settings in force.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Where the value of a field came from.
+    pub fn origin(&self, field: SettingsField) -> Origin {
+        self.origins.get(&field).copied().unwrap_or(Origin::Default)
+    }
+
+    /// Every setting with its value and origin, in the order of the documentation.
+    pub fn effective(&self) -> Vec<EffectiveSetting> {
+        let show = |setting: &SettingDefinition| EffectiveSetting {
+            name: setting.name,
+            value: setting.value(&self.settings),
+            default: setting.default_value(),
+            origin: self.origin(setting.field),
+            environment: setting.environment,
+            help: setting.help,
+        };
+        SETTINGS.iter().map(show).collect()
+    }
+}
+
+/// A partial change of the settings: the body of `POST /api/system/settings/update`. `null` means the default.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub struct SettingsPatch(Json);
+
+/// The file, which need not exist, under the environment that overrides it.
+#[derive(Debug)]
+pub struct SystemFile {
+    path: PathBuf,
+    environment: Environment,
+    /// Held while the file is being changed.
+    update: Mutex<()>,
+}
+
+impl SystemFile {
+    /// The file at `path`; nothing is read yet.
+    pub fn new(path: PathBuf, environment: Environment) -> Self {
+        Self { path, environment, update: Mutex::new(()) }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// Reads it; `None` if there is none.
+    ///
+    /// # Errors
+    /// Everything that is wrong in the file and in the environment.
+    pub fn load(&self) -> Result<Option<SystemConfig>, ConfigErrors> {
+        let Some(content) = self.read()? else { return Ok(None) };
+        self.layers(self.parse(&content)?, &[]).map(Some)
+    }
+
+    /// The settings when there is no file.
+    ///
+    /// # Errors
+    /// Everything that is wrong in the environment.
+    pub fn without_file(&self) -> Result<SystemConfig, ConfigErrors> {
+        self.layers(Vec::new(), &[])
+    }
+
+    /// Changes some settings in the file and gives those that are then in force. Blocks on the disk.
+    ///
+    /// # Errors
+    /// All reasons why nothing was changed: a setting is unknown, repeated or pinned by the environment, a rule would
+    /// be broken, the file is broken as it is, it cannot be written, or others keep changing it.
+    pub fn update(&self, patch: &SettingsPatch) -> Result<SystemConfig, ConfigErrors> {
+        let patch = self.check_patch(patch)?;
+        // The lock guards no data, so one that a panic left behind is as good as any.
+        let _alone = self.update.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for _ in 0..MAX_ATTEMPTS {
+            let before = self.read()?;
+            let mut entries = before.as_ref().map_or(Ok(Vec::new()), |content| self.parse(content))?;
+            for (name, value) in &patch {
+                merge(&mut entries, name, value);
+            }
+            let patched: Vec<&str> = patch.iter().map(|(name, _)| name.as_str()).collect();
+            let config = self.layers(entries.clone(), &patched)?;
+            let text = serde_json::to_vec_pretty(&Json::Object(entries));
+            let mut text = text.expect("a tree of texts and numbers is always JSON");
+            text.push(b'\n');
+            let written = files::replace(&self.path, &text, || {
+                let now = files::read(&self.path, MAX_FILE_BYTES)?;
+                if now == before { Ok(()) } else { Err(Problem::KeepsChanging) }
+            });
+            match written {
+                Ok(()) => return Ok(config),
+                Err(Problem::KeepsChanging) => {}
+                Err(problem) => return Err(self.error(problem)),
+            }
+        }
+        Err(self.error(Problem::KeepsChanging))
+    }
+
+    fn read(&self) -> Result<Option<Zeroizing<Vec<u8>>>, ConfigErrors> {
+        files::read(&self.path, MAX_FILE_BYTES).map_err(|problem| self.error(problem))
+    }
+
+    fn parse(&self, content: &[u8]) -> Result<Vec<(String, Json)>, ConfigErrors> {
+        Json::parse(content).and_then(Json::into_object).map_err(|problem| self.error(problem))
+    }
+
+    fn place(&self, at: &str) -> Place {
+        Place::File { file: self.path.clone(), at: printable(at) }
+    }
+
+    fn error(&self, problem: Problem) -> ConfigErrors {
+        ConfigError { place: self.place(""), problem }.into()
+    }
+
+    /// The entries of a patch, if each names a setting that the environment leaves open.
+    fn check_patch(&self, patch: &SettingsPatch) -> Result<Vec<(String, Json)>, ConfigErrors> {
+        let mut errors = Errors::default();
+        let entries = patch.0.clone().into_object();
+        let entries = entries.map_err(|problem| errors.add(Place::Request(String::new()), problem)).unwrap_or_default();
+        for name in repeated_names(&entries) {
+            errors.add(Place::Request(printable(&name)), Problem::Repeated);
+        }
+        for (name, _) in &entries {
+            match SettingDefinition::named(name) {
+                None => errors.add(Place::Request(printable(name)), unknown_setting(name)),
+                Some(setting) if self.environment.get(setting.environment).is_some() => {
+                    errors.add(Place::Request(printable(name)), Problem::Pinned(setting.environment));
+                }
+                Some(_) => {}
+            }
+        }
+        errors.or(entries)
+    }
+
+    /// Lays the environment over the entries of the file over the defaults. What stands in `patched` was asked for.
+    fn layers(&self, entries: Vec<(String, Json)>, patched: &[&str]) -> Result<SystemConfig, ConfigErrors> {
+        let mut layers = Layers::default();
+        let place =
+            |name: &str| if patched.contains(&name) { Place::Request(name.to_owned()) } else { self.place(name) };
+        for name in repeated_names(&entries) {
+            layers.errors.add(place(&name), Problem::Repeated);
+        }
+        for (name, json) in entries {
+            let Some(setting) = SettingDefinition::named(&name) else {
+                layers.errors.add(place(&name), unknown_setting(&name));
+                continue;
+            };
+            if json != Json::Null {
+                let result = setting.set_from_json(&mut layers.draft, json);
+                layers.record(setting, Origin::File, place(&name), result);
+            }
+        }
+        for setting in &SETTINGS {
+            if let Some(text) = self.environment.get(setting.environment) {
+                let text = text.to_str().ok_or(Problem::NotUnicode);
+                let result = text.and_then(|text| setting.set_from_text(&mut layers.draft, text));
+                layers.record(setting, Origin::Environment, Place::Variable(setting.environment.to_owned()), result);
+            }
+        }
+        layers.validate(place)
+    }
+}
+
+/// The settings while they are laid over each other.
+#[derive(Default)]
+struct Layers {
+    draft: SettingsDraft,
+    origins: BTreeMap<SettingsField, Origin>,
+    unreadable: Vec<SettingsField>,
+    errors: Errors,
+}
+
+impl Layers {
+    fn record(&mut self, setting: &SettingDefinition, origin: Origin, place: Place, result: Result<(), Problem>) {
+        self.origins.insert(setting.field, origin);
+        if let Err(problem) = result {
+            self.unreadable.push(setting.field);
+            self.errors.add(place, problem);
+        }
+    }
+
+    fn validate(mut self, file_place: impl Fn(&str) -> Place) -> Result<SystemConfig, ConfigErrors> {
+        let validated = self.draft.clone().validate();
+        let broken = validated.as_ref().err().into_iter().flat_map(SettingsErrors::iter);
+        // A field that could not be read still has its default, about which a rule says nothing.
+        let broken = broken.filter(|rule| !rule.fields().any(|field| self.unreadable.contains(&field)));
+        for rule in broken {
+            let (place, problem) = self.describe(rule, &file_place);
+            self.errors.add(place, problem);
+        }
+        let settings = validated.unwrap_or_default();
+        self.errors.or(SystemConfig { settings, origins: self.origins })
+    }
+
+    /// Puts a broken rule where it can be mended: in the file or the request rather than in the environment.
+    fn describe(&self, rule: &SettingsError, file_place: impl Fn(&str) -> Place) -> (Place, Problem) {
+        let set_by = |origin| rule.fields().find(|field| self.origins.get(field) == Some(&origin));
+        let place = if let Some(field) = set_by(Origin::File) {
+            file_place(SettingDefinition::of(field).name)
+        } else if let Some(field) = set_by(Origin::Environment) {
+            Place::Variable(SettingDefinition::of(field).environment.to_owned())
+        } else {
+            file_place("")
+        };
+        let out_of_range = |value: String, min: String, max: String| Problem::OutOfRange { value, min, max };
+        let problem = match rule {
+            SettingsError::SpanOutOfRange { value, min, max, .. } => {
+                out_of_range(value.to_string(), min.to_string(), max.to_string())
+            }
+            SettingsError::CountOutOfRange { value, min, max, .. } => {
+                out_of_range(value.to_string(), min.to_string(), max.to_string())
+            }
+            SettingsError::Reversed { .. } => Problem::Rule(rule.explain(|field| self.name(*field))),
+        };
+        (place, problem)
+    }
+
+    fn name(&self, field: SettingsField) -> String {
+        let setting = SettingDefinition::of(field);
+        match self.origins.get(&field) {
+            Some(Origin::Environment) => setting.environment.to_owned(),
+            Some(_) => setting.name.to_owned(),
+            None => format!("the default {}", setting.name),
+        }
+    }
+}
+
+fn unknown_setting(name: &str) -> Problem {
+    unknown(name, &SETTINGS.each_ref().map(|setting| setting.name))
+}
+
+/// Sets an entry where it stands, adds it at the end, or takes it out if the value is `null`.
+fn merge(entries: &mut Vec<(String, Json)>, name: &str, value: &Json) {
+    if *value == Json::Null {
+        entries.retain(|(entry, _)| entry != name);
+    } else if let Some((_, old)) = entries.iter_mut().find(|(entry, _)| entry == name) {
+        *old = value.clone();
+    } else {
+        entries.push((name.to_owned(), value.clone()));
+    }
+}
