@@ -1,5 +1,7 @@
 //! The emulated fleet as a real client sees it: every answer, every refusal and every fault over real sockets.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, and so do its helpers")]
+
 use std::error::Error;
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -353,11 +355,11 @@ async fn a_slow_answer_starts_late_and_drips() {
     let lab = rack().await;
     lab.set_fault("rack", FaultKind::Slow { delay_ms: 60, drip_ms: 10 }).await.unwrap();
     let caller = Caller::of(&lab, "rack");
-    let start = tokio::time::Instant::now();
+    let clock = LabClock::real();
     let response = caller.get("/nodes").await;
-    assert!(start.elapsed() >= Duration::from_millis(60));
+    assert!(clock.now() >= Timestamp::from_millis(60));
     response.json::<Value>().await.unwrap();
-    assert!(start.elapsed() >= Duration::from_millis(60 + 7 * 10));
+    assert!(clock.now() >= Timestamp::from_millis(60 + 7 * 10));
 
     lab.set_fault("rack", FaultKind::Slow { delay_ms: 60_000, drip_ms: 0 }).await.unwrap();
     assert!(caller.fails("/nodes").await.is_timeout());

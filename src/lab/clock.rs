@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crate::engine::Timestamp;
 
-/// 2026-01-01T00:00:00Z, the wall time at which every lab begins.
-const UNIX_SECONDS_AT_START: u64 = 1_767_225_600;
+/// 2026-01-01T09:00:00Z, the wall time at which every lab begins: a working day with some mail behind it.
+const UNIX_SECONDS_AT_START: u64 = 1_767_258_000;
 
 /// Where the lab takes its time from. Cheap to clone.
 ///

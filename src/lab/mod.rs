@@ -9,7 +9,7 @@
 //! # async fn main() -> Result<(), pulse::lab::LabError> {
 //! let plan = LabPlan::new(7, vec![HostPlan::pve(7, "rack-1", 4), HostPlan::tcp("database")]);
 //! let lab = Lab::start(plan, LabClock::real()).await?;
-//! assert!(lab.hosts()[1].urls[0].starts_with("https://127."));
+//! assert!(lab.hosts()[0].urls[0].starts_with("https://127."));
 //!
 //! lab.set_fault("rack-1", Fault::from(FaultKind::status(503)).first(3)).await?;
 //! assert_eq!(lab.stats("rack-1")?.requests, 0);
