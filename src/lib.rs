@@ -5,5 +5,6 @@
 
 pub mod config;
 pub mod engine;
+pub mod lab;
 pub mod runtime;
 pub mod targets;
