@@ -150,17 +150,21 @@ impl SystemFile {
             let text = serde_json::to_vec_pretty(&Json::Object(entries));
             let mut text = text.expect("a tree of texts and numbers is always JSON");
             text.push(b'\n');
-            let written = files::replace(&self.path, &text, || {
-                let now = files::read(&self.path, MAX_FILE_BYTES)?;
-                if now == before { Ok(()) } else { Err(Problem::KeepsChanging) }
-            });
-            match written {
+            match self.replace(before.as_ref(), &text) {
                 Ok(()) => return Ok(config),
                 Err(Problem::KeepsChanging) => {}
                 Err(problem) => return Err(self.error(problem)),
             }
         }
         Err(self.error(Problem::KeepsChanging))
+    }
+
+    /// Replaces the file if its content still is what it was `before`.
+    fn replace(&self, before: Option<&Zeroizing<Vec<u8>>>, text: &[u8]) -> Result<(), Problem> {
+        files::replace(&self.path, text, || {
+            let now = files::read(&self.path, MAX_FILE_BYTES)?;
+            if now.as_ref() == before { Ok(()) } else { Err(Problem::KeepsChanging) }
+        })
     }
 
     fn read(&self) -> Result<Option<Zeroizing<Vec<u8>>>, ConfigErrors> {
@@ -304,5 +308,22 @@ fn merge(entries: &mut Vec<(String, Json)>, name: &str, value: &Json) {
         *old = value.clone();
     } else {
         entries.push((name.to_owned(), value.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_edit_that_came_in_between_is_not_written_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = SystemFile::new(folder.path().join("system.json"), Environment::default());
+        std::fs::write(file.path(), "by hand").unwrap();
+        assert_eq!(file.replace(None, b"{}"), Err(Problem::KeepsChanging));
+        assert_eq!(file.replace(Some(&Zeroizing::new(b"before".to_vec())), b"{}"), Err(Problem::KeepsChanging));
+        assert_eq!(std::fs::read(file.path()).unwrap(), b"by hand");
+        assert_eq!(file.replace(Some(&Zeroizing::new(b"by hand".to_vec())), b"{}"), Ok(()));
+        assert_eq!(std::fs::read(file.path()).unwrap(), b"{}");
     }
 }

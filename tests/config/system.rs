@@ -171,8 +171,13 @@ fn updates_at_once_lose_nothing_of_each_other_nor_of_an_edit_by_hand() {
     folder.write("system.json", r#"{"breakerFailureThreshold": 7}"#);
     std::thread::scope(|scope| {
         for name in ["pvePollingTimeout", "pbsPollingTimeout", "pmgPollingTimeout", "httpPollingTimeout"] {
-            let (patch, file) = (format!(r#"{{"{name}": "3s"}}"#), &file);
-            scope.spawn(move || file.update(&serde_json::from_str(&patch).unwrap()).unwrap());
+            let file = &file;
+            scope.spawn(move || {
+                for millis in (2_900..=3_000).step_by(10) {
+                    let patch = format!(r#"{{"{name}": "{millis}ms"}}"#);
+                    file.update(&serde_json::from_str(&patch).unwrap()).unwrap();
+                }
+            });
         }
     });
     let settings = folder.load().unwrap().system;
