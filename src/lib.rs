@@ -4,4 +4,5 @@
 //! `docs/architecture.md` is the map.
 
 pub mod engine;
+pub mod lab;
 pub mod targets;
