@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, and so do its helpers")]
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use pulse::engine::Timestamp;
-use pulse::lab::{Auth, Behaviour, Fault, FaultKind, HostPlan, Lab, LabClock, LabPlan};
+use pulse::lab::{Auth, Behaviour, Fault, FaultKind, HostPlan, Lab, LabClock, LabHost, LabPlan};
 use reqwest::{Certificate, Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -385,10 +386,31 @@ async fn handshakes_can_fail_a_number_of_times() {
     let lab = rack().await;
     let caller = Caller::of(&lab, "rack");
     lab.set_fault("rack", Fault::from(FaultKind::CutHandshake).first(2)).await.unwrap();
-    caller.fails("/version").await;
-    caller.fails("/version").await;
+    for _ in 0..2 {
+        assert_eq!(io_kind(&caller.fails("/version").await), Some(ErrorKind::UnexpectedEof));
+    }
+    caller.data("/version").await;
+    lab.set_fault("rack", Fault::from(FaultKind::WrongCertificate).first(1)).await.unwrap();
+    let caller = Caller::of(&lab, "rack");
+    assert!(has_cause::<rustls::Error>(&caller.fails("/version").await));
     caller.data("/version").await;
     lab.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_large_fleet_shares_certificates_and_labs_side_by_side_keep_apart() {
+    let start = |first| Lab::start(LabPlan::uniform(260, SEED).starting_at(first), LabClock::real());
+    let (first, second) = (start(0).await.unwrap(), start(260).await.unwrap());
+    let hosts = first.hosts();
+    let fingerprints: BTreeSet<_> = hosts.iter().map(|host| host.fingerprint.clone()).collect();
+    assert_eq!(fingerprints.len(), 2);
+    Caller::of(&first, &hosts[0].name).data("/version").await;
+    Caller::of(&first, &hosts[259].name).data("/version").await;
+    let ip = |host: &LabHost| host.urls[0].rsplit_once(':').unwrap().0.to_owned();
+    let ips: BTreeSet<String> = hosts.iter().chain(&second.hosts()).map(ip).collect();
+    assert_eq!(ips.len(), 520);
+    first.shutdown().await;
+    second.shutdown().await;
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Who gets in: API tokens, passwords exchanged for tickets, and the token that protects writes.
 //!
-//! Tickets are stateless and signed, as Proxmox's are, so that every member of a cluster believes them.
+//! Tickets are stateless and signed, as Proxmox's are, so that every member of a cluster believes them. What is
+//! not done: real hosts hold back each refusal for three seconds.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -5,6 +5,7 @@
 //! `?member=0` to mean one member of a cluster.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::{StatusCode, header::AUTHORIZATION};
@@ -12,14 +13,26 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
 use axum::{Json, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use super::clock::pause;
 use super::fault::{Behaviour, Fault};
 use super::{Fleet, LabError};
 
 /// The largest request body.
 const MAX_BODY_BYTES: usize = 256 * 1024;
+/// The most connections that are open at a time; further ones wait.
+const MAX_CONNECTIONS: usize = 32;
+/// After a failed `accept`, usually for want of file descriptors.
+const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(50);
 
 /// Which member of a cluster is meant; all of them without a number.
 #[derive(Deserialize)]
@@ -54,6 +67,28 @@ pub(super) fn router(fleet: Arc<Fleet>, token: Option<String>) -> Router {
         .layer(guard)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(fleet)
+}
+
+/// Serves `router` until `stop` is cancelled.
+pub(super) async fn serve(listener: TcpListener, router: Router, tasks: TaskTracker, stop: CancellationToken) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let serving = async {
+        // The semaphore is never closed.
+        while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+            let Ok((stream, _)) = listener.accept().await else {
+                pause(PAUSE_AFTER_ERROR).await;
+                continue;
+            };
+            let (service, stop) = (TowerToHyperService::new(router.clone()), stop.clone());
+            tasks.spawn(async move {
+                let _place = place;
+                let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+                // A caller that leaves in the middle is its own affair.
+                let _ = stop.run_until_cancelled(connection).await;
+            });
+        }
+    };
+    stop.run_until_cancelled(serving).await;
 }
 
 async fn hosts(State(fleet): State<Arc<Fleet>>) -> Json<Value> {

@@ -1,16 +1,13 @@
 //! The fleets that are known by name: the demonstration, load, and the two documented scenarios.
 
 use super::fault::{Behaviour, FaultKind};
-use super::plan::{HostPlan, LabPlan};
+use super::plan::{HostPlan, LabPlan, MAX_HOSTS_PER_CERTIFICATE};
 
 /// The path whose requests count as polls in the scripted fleets: each poll of a pve host asks for it once.
 pub const POLL_PATH: &str = "/cluster/resources";
 
 /// A poll makes about so many calls one after the other; a documented latency is that of a poll.
 const CALLS_PER_POLL: u64 = 4;
-
-/// So many hosts share a certificate in fleets made for load.
-const HOSTS_PER_CERTIFICATE: u16 = 250;
 
 const UNAVAILABLE: FaultKind = FaultKind::status(503);
 const FORBIDDEN: FaultKind = FaultKind::status(403);
@@ -49,7 +46,7 @@ impl LabPlan {
             _ => HostPlan::pve(seed, format!("pve-{index:05}"), 4),
         };
         let plan = Self::new(seed, (0..count).map(host).collect());
-        Self { hosts_per_certificate: HOSTS_PER_CERTIFICATE, ..plan }
+        Self { hosts_per_certificate: MAX_HOSTS_PER_CERTIFICATE, ..plan }
     }
 
     /// The documented `integration` scenario: ten healthy hosts, one that recovers, one that never will.

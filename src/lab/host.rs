@@ -97,7 +97,7 @@ impl Member {
     /// Whether the other members of its cluster still hear of it.
     pub(super) fn is_online(&self, now: Timestamp) -> bool {
         !matches!(
-            self.active().connection_fault(now),
+            self.active().coming_fault(now),
             Some(FaultKind::Refuse | FaultKind::HangBeforeTls | FaultKind::CutHandshake)
         )
     }
@@ -108,8 +108,13 @@ impl ActiveBehaviour {
         Self { behaviour, generation, connections: AtomicU32::new(0), requests: AtomicU32::new(0) }
     }
 
+    /// The fault that the first connection meets: it changes with the schedule, not with what was counted.
+    pub(super) fn standing_fault(&self, now: Timestamp) -> Option<FaultKind> {
+        self.behaviour.connection_fault(now, 0)
+    }
+
     /// The fault that the next connection would meet.
-    pub(super) fn connection_fault(&self, now: Timestamp) -> Option<FaultKind> {
+    fn coming_fault(&self, now: Timestamp) -> Option<FaultKind> {
         self.behaviour.connection_fault(now, self.connections.load(Ordering::Relaxed))
     }
 

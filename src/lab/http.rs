@@ -12,7 +12,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, Limited, StreamBody};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::ext::ReasonPhrase;
-use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER, SERVER};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 use url::form_urlencoded;
@@ -55,7 +55,6 @@ impl Server {
         self.dawdle(position).await;
         Ok(match fault {
             None => self.answer(request).await,
-            Some(FaultKind::Hang) => pending().await,
             Some(FaultKind::Slow { delay_ms, drip_ms }) => {
                 pause(Duration::from_millis(delay_ms)).await;
                 drip(self.answer(request).await, Duration::from_millis(drip_ms)).await
@@ -66,9 +65,13 @@ impl Server {
             Some(FaultKind::CutBody) => self.cut(self.answer(request).await).await,
             Some(FaultKind::Html) => page(),
             Some(FaultKind::Oversized) => flood(),
-            // These strike before a request; the listener has reset, or is about to reset, the connection.
+            // All but the first strike before a request, and so never here.
             Some(
-                FaultKind::Refuse | FaultKind::HangBeforeTls | FaultKind::CutHandshake | FaultKind::WrongCertificate,
+                FaultKind::Hang
+                | FaultKind::Refuse
+                | FaultKind::HangBeforeTls
+                | FaultKind::CutHandshake
+                | FaultKind::WrongCertificate,
             ) => pending().await,
         })
     }
@@ -185,7 +188,6 @@ fn text_response(status: StatusCode, content_type: &'static str, body: impl Into
     let mut response = Response::new(Full::new(body.into()).map_err(|never| match never {}).boxed_unsync());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response.headers_mut().insert(SERVER, HeaderValue::from_static("pve-api-daemon/3.0"));
     response
 }
 

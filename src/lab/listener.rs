@@ -32,7 +32,7 @@ pub(super) enum Door {
     Open(TcpListener),
     /// Connections are refused; the port is kept.
     Closed(TcpSocket),
-    /// The port could not be kept; connections are refused until it is free again.
+    /// Somebody else has the port; it is tried for again and again.
     Lost,
 }
 
@@ -45,12 +45,11 @@ impl Door {
     }
 
     fn open(self, address: SocketAddrV4) -> Self {
-        let opened = match self {
-            Self::Open(listener) => return Self::Open(listener),
-            Self::Closed(socket) => socket.listen(BACKLOG),
-            Self::Lost => bind(address).and_then(|socket| socket.listen(BACKLOG)),
-        };
-        opened.map_or_else(|error| Self::lose(address, &error), Self::Open)
+        match self {
+            Self::Open(listener) => Self::Open(listener),
+            Self::Closed(socket) => socket.listen(BACKLOG).map_or_else(|error| Self::lose(address, &error), Self::Open),
+            Self::Lost => bind(address).and_then(|socket| socket.listen(BACKLOG)).map_or(Self::Lost, Self::Open),
+        }
     }
 
     fn close(self, address: SocketAddrV4) -> Self {
@@ -64,7 +63,7 @@ impl Door {
     }
 
     fn lose(address: SocketAddrV4, error: &io::Error) -> Self {
-        tracing::warn!(%address, %error, "the lab lost a port; its host stays unreachable until the port is free");
+        tracing::warn!(%address, %error, "the lab lost a port; its host cannot be reached until the port is free");
         Self::Lost
     }
 
@@ -93,9 +92,10 @@ pub(super) async fn serve(host: Arc<Host>, index: usize, door: Door, tasks: Task
     loop {
         let active = Arc::clone(&changes.borrow_and_update());
         let now = host.now();
-        door = keeper.adapt(door, active.connection_fault(now));
+        door = keeper.adapt(door, active.standing_fault(now));
         member.applied(&active);
-        let nap = active.turns_in(now).map(|turn| Duration::from(turn).min(LONGEST_NAP));
+        let turn = active.turns_in(now).map(|turn| Duration::from(turn).min(LONGEST_NAP));
+        let nap = turn.or(matches!(door, Door::Lost).then_some(LONGEST_NAP));
         tokio::select! {
             () = stop.cancelled() => break,
             _ = changes.changed() => {}
@@ -115,7 +115,7 @@ struct DoorKeeper<'a> {
     /// Cancelled to reset the connections that were accepted under other manners.
     live: CancellationToken,
     stop: &'a CancellationToken,
-    /// The fault that connections meet at present.
+    /// The fault under which connections are accepted at present.
     manners: Option<FaultKind>,
 }
 

@@ -42,8 +42,6 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
 use std::sync::Arc;
 
-use hyper_util::rt::TokioIo;
-use hyper_util::service::TowerToHyperService;
 use serde_json::Value;
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -61,7 +59,9 @@ pub use counters::HostStats;
 pub use fault::{Behaviour, Fault, FaultKind, MAX_SEQUENCE};
 pub use fleets::POLL_PATH;
 pub use instances::LabHost;
-pub use plan::{Auth, HostPlan, LabPlan, MAX_ADDRESSES, MAX_GUESTS, MAX_NODES, MAX_STORAGES, System};
+pub use plan::{
+    Auth, HostPlan, LabPlan, MAX_ADDRESSES, MAX_GUESTS, MAX_HOSTS_PER_CERTIFICATE, MAX_NODES, MAX_STORAGES, System,
+};
 
 /// A running fleet. Dropped without [`Lab::shutdown`], it stops as well, but nobody waits for it.
 pub struct Lab {
@@ -98,6 +98,9 @@ pub enum LabError {
     /// The plan begins too high in 127.0.0.0/8.
     #[error("there is no loopback address with the index {0}")]
     NoSuchAddress(u64),
+    /// So many hosts cannot share a certificate.
+    #[error("{0} hosts cannot share a certificate; 1 to {MAX_HOSTS_PER_CERTIFICATE} can")]
+    HostsPerCertificate(u16),
     /// A host, or the behaviour that it is to show, makes no sense.
     #[error("host {host:?}: {reason}")]
     InvalidHost {
@@ -231,8 +234,7 @@ impl Lab {
         let listener = TcpListener::bind(address).await.map_err(bind_error)?;
         let bound = listener.local_addr().map_err(bind_error)?;
         let router = control::router(Arc::clone(&self.fleet), token);
-        let (tasks, stop) = (self.tasks.clone(), self.fleet.stop.clone());
-        self.tasks.spawn(serve_router(listener, router, tasks, stop));
+        self.tasks.spawn(control::serve(listener, router, self.tasks.clone(), self.fleet.stop.clone()));
         Ok(bound)
     }
 
@@ -283,7 +285,7 @@ fn build(plan: LabPlan, clock: &LabClock, authority: &Authority) -> Result<Built
     let seed = Noise::new(plan.seed);
     let mut next_address = u64::from(plan.first_address);
     let mut built = Vec::with_capacity(plan.hosts.len());
-    for group in plan.hosts.chunks(usize::from(plan.hosts_per_certificate.max(1))) {
+    for group in plan.hosts.chunks(usize::from(plan.hosts_per_certificate)) {
         let mut doors_of_group = Vec::with_capacity(group.len());
         for host in group {
             let mut doors = Vec::with_capacity(host.system.members());
@@ -321,25 +323,6 @@ fn loopback(index: u64) -> Option<Ipv4Addr> {
     let (network, host) = (index / 254, index % 254);
     let second = u8::try_from(1 + network / 256).ok()?;
     Some(Ipv4Addr::new(127, second, (network % 256) as u8, host as u8 + 1))
-}
-
-async fn serve_router(listener: TcpListener, router: axum::Router, tasks: TaskTracker, stop: CancellationToken) {
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        let Ok((stream, _)) = accepted else { continue };
-        let (service, stop) = (TowerToHyperService::new(router.clone()), stop.clone());
-        tasks.spawn(async move {
-            let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-            tokio::select! {
-                () = stop.cancelled() => {}
-                // A caller that leaves in the middle is its own affair.
-                _ = connection => {}
-            }
-        });
-    }
 }
 
 #[cfg(test)]

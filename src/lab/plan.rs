@@ -10,6 +10,8 @@ use super::fault::Behaviour;
 use super::noise::Noise;
 use crate::engine::InstanceType;
 
+/// The most hosts that share a certificate: one that names many more addresses would not fit a handshake.
+pub const MAX_HOSTS_PER_CERTIFICATE: u16 = 250;
 /// The most addresses that one lab serves.
 pub const MAX_ADDRESSES: usize = 100_000;
 /// The most nodes of one cluster.
@@ -37,7 +39,8 @@ pub struct LabPlan {
     /// The index of the first host's address, so that several labs on one machine keep apart.
     #[serde(default)]
     pub first_address: u32,
-    /// How many hosts share one certificate. More are lighter; with 1, each has its own fingerprint.
+    /// How many hosts share one certificate, 1 to [`MAX_HOSTS_PER_CERTIFICATE`]. More are lighter; with 1, each
+    /// has its own fingerprint.
     #[serde(default = "one")]
     pub hosts_per_certificate: u16,
 }
@@ -241,6 +244,9 @@ impl LabPlan {
     pub(super) fn check(&self) -> Result<(), LabError> {
         if self.addresses() > MAX_ADDRESSES {
             return Err(LabError::TooManyAddresses(self.addresses()));
+        }
+        if !(1..=MAX_HOSTS_PER_CERTIFICATE).contains(&self.hosts_per_certificate) {
+            return Err(LabError::HostsPerCertificate(self.hosts_per_certificate));
         }
         let mut names = BTreeSet::new();
         for host in &self.hosts {

@@ -155,7 +155,8 @@ impl Target {
     }
 }
 
-fn without_credentials(url: &Url) -> String {
+/// An address that may be shown: without user, password, query and fragment.
+pub(super) fn without_credentials(url: &Url) -> String {
     let mut url = url.clone();
     // Both setters refuse only URLs without a host, which carry no credentials.
     let _ = url.set_username("");

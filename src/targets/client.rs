@@ -1,0 +1,167 @@
+//! The client of one instance: made once from a [`Target`], polled again and again.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use thiserror::Error;
+use url::Url;
+
+use super::deadline::{Deadline, Now};
+use super::fault::CallFailure;
+use super::http::HttpClient;
+use super::net::{Connector, TrustError};
+use super::proxmox::{Product, ProxmoxClient};
+use super::reading::Reading;
+use super::target::{Access, Target};
+use super::tcp::TcpClient;
+use crate::engine::{Failure, FailureKind, InstanceKey, Millis, Outcome};
+
+/// Polls one instance, with its connection and ticket kept between polls.
+///
+/// ```no_run
+/// # async fn example(target: pulse::targets::Target) -> Result<(), pulse::targets::ClientError> {
+/// use std::sync::Arc;
+/// use pulse::engine::{Millis, Timestamp};
+/// use pulse::targets::{Client, Connector};
+///
+/// let connector = Arc::new(Connector::default());
+/// let client = Client::new(target, &connector)?;
+/// let monotonic = || Timestamp::from_millis(0); // the driver's clock
+/// let report = client.poll(&monotonic, Millis::from_secs(10)).await;
+/// println!("{:?} after {} calls", report.outcome, report.cost.calls);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Client {
+    key: InstanceKey,
+    by_type: ByType,
+}
+
+enum ByType {
+    Proxmox(Box<ProxmoxClient>),
+    Http(Box<HttpClient>),
+    Tcp(TcpClient),
+}
+
+/// What one poll came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PollReport {
+    /// For the scheduler.
+    pub outcome: Outcome,
+    /// For people; `None` if the poll failed.
+    pub reading: Option<Reading>,
+    /// What it cost the host.
+    pub cost: PollCost,
+}
+
+/// What one poll cost the host and the network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PollCost {
+    /// Requests made, sign-ins included.
+    pub calls: u32,
+    /// Bytes of answers read.
+    pub bytes: u64,
+    /// Connections tried.
+    pub connections: u32,
+    /// Sign-ins with a password.
+    pub sign_ins: u32,
+    /// Names asked of the resolver.
+    pub name_lookups: u32,
+}
+
+/// Why a target cannot be polled at all.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ClientError {
+    /// The certificates to believe are not usable.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// A Proxmox instance without an address.
+    #[error("no address is given")]
+    NoMember,
+    /// Credentials would travel unencrypted.
+    #[error("{0}: a Proxmox API is reached over https only, so that credentials are never sent in the clear")]
+    NotHttps(String),
+    /// Neither `http` nor `https`, or without a host.
+    #[error("{0}: an address starts with http:// or https:// and names a host")]
+    NotHttp(String),
+    /// A method that could change something, or none at all.
+    #[error("the method {0:?} is not one of GET, HEAD and OPTIONS")]
+    UnsafeMethod(String),
+    /// A user, token or secret that cannot stand in a request.
+    #[error("the {0} holds a character that cannot be sent in a request")]
+    Unsendable(&'static str),
+    /// A TCP check without a usable host.
+    #[error("{0:?} is neither a host name nor an address")]
+    BadHost(String),
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        Self::new(FailureKind::InvalidSettings, error.to_string())
+    }
+}
+
+impl Client {
+    /// Prepares a client. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// The target's settings cannot work, whatever the host answers.
+    pub fn new(target: Target, connector: &Arc<Connector>) -> Result<Self, ClientError> {
+        let proxmox = |product, access| {
+            ProxmoxClient::new(product, access, connector).map(|client| ByType::Proxmox(Box::new(client)))
+        };
+        let by_type = match target.access {
+            Access::Pve(access) => proxmox(Product::Pve, access)?,
+            Access::Pbs(access) => proxmox(Product::Pbs, access)?,
+            Access::Pmg(access) => proxmox(Product::Pmg, access)?,
+            Access::Http(check) => ByType::Http(Box::new(HttpClient::new(check, connector)?)),
+            Access::Tcp(check) => ByType::Tcp(TcpClient::new(check, connector)?),
+        };
+        Ok(Self { key: target.key, by_type })
+    }
+
+    /// Whose client this is.
+    pub fn key(&self) -> &InstanceKey {
+        &self.key
+    }
+
+    /// Polls the instance once, and answers a little before `budget` is used up on the clock that `now` reads.
+    ///
+    /// The future may be dropped at any time: the connection in use is closed, a ticket already obtained is kept.
+    /// Polls of one client are meant to follow one another; two at once are safe but share no connection.
+    pub async fn poll(&self, now: Now<'_>, budget: Millis) -> PollReport {
+        let deadline = Deadline::just_before(budget, now);
+        let mut cost = PollCost::default();
+        let read = match &self.by_type {
+            ByType::Proxmox(client) => client.poll(deadline, &mut cost).await,
+            ByType::Http(client) => client.poll(deadline, &mut cost).await.map(Reading::Http),
+            ByType::Tcp(client) => client.poll(deadline, &mut cost).await.map(Reading::Tcp),
+        };
+        match read {
+            Ok(reading) => {
+                let outcome = Outcome::Success { reading: reading.change_hash() };
+                PollReport { outcome, reading: Some(reading), cost }
+            }
+            Err(failure) => PollReport { outcome: Outcome::Failure(failure.into_failure()), reading: None, cost },
+        }
+    }
+}
+
+/// The SHA-256 fingerprint of the certificate that the server at `url` presents.
+///
+/// Nothing is verified and nothing but the TLS handshake is sent; it is for an operator to compare and pin.
+///
+/// # Errors
+/// The server cannot be reached, or does not speak TLS.
+pub async fn observed_fingerprint(
+    url: &Url,
+    connector: &Connector,
+    now: Now<'_>,
+    budget: Millis,
+) -> Result<[u8; 32], Failure> {
+    let deadline = Deadline::just_before(budget, now);
+    let name =
+        |fault: super::fault::Fault| -> CallFailure { fault.during(format!("TLS handshake with {}", url.authority())) };
+    connector.observe_fingerprint(url, deadline).await.map_err(|fault| name(fault).into_failure())
+}

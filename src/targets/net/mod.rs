@@ -1,0 +1,14 @@
+//! Connections: names, TCP, TLS, and one kept-alive HTTP/1.1 connection an instance.
+//!
+//! HTTP runs on hyper's connection type and is driven by the poll itself, so an idle instance owns no task.
+
+mod connector;
+mod http1;
+mod resolver;
+mod tls;
+mod wire;
+
+pub use connector::Connector;
+pub(super) use http1::{Answer, BodyLimit};
+pub use tls::TrustError;
+pub(super) use wire::{Ask, Wire};

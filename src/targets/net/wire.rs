@@ -1,0 +1,144 @@
+//! One instance's way to its host: at most one connection kept alive, and the habit of the host towards idle ones.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{HOST, HeaderMap, HeaderValue, USER_AGENT};
+use hyper::{Method, Request};
+use rustls::ClientConfig;
+use url::{Origin, Position, Url};
+
+use super::connector::Connector;
+use super::http1::{Answer, BodyLimit, Link};
+use crate::engine::FailureKind;
+use crate::targets::client::PollCost;
+use crate::targets::deadline::Deadline;
+use crate::targets::fault::Fault;
+
+/// Idle connections found closed in a row before the instance stops keeping them open for nothing.
+const PATIENCE: u8 = 2;
+/// Polls without a kept connection before the host is given another chance.
+const RECONSIDER: u8 = 100;
+
+const PULSE: HeaderValue = HeaderValue::from_static(concat!("pulse/", env!("CARGO_PKG_VERSION")));
+
+/// One request.
+pub(in crate::targets) struct Ask<'a> {
+    pub(in crate::targets) method: Method,
+    pub(in crate::targets) url: &'a Url,
+    pub(in crate::targets) headers: HeaderMap,
+    pub(in crate::targets) body: Bytes,
+    pub(in crate::targets) limit: BodyLimit,
+}
+
+/// Makes the requests of one instance.
+///
+/// A request takes the kept connection out and puts it back after the last byte of the answer, so a request that is
+/// dropped on the way closes its connection and leaves nothing half done.
+pub(in crate::targets) struct Wire {
+    connector: Arc<Connector>,
+    tls: Arc<ClientConfig>,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    link: Option<(Origin, Link)>,
+    /// Whether a poll has ended since the link was last used.
+    rested: bool,
+    /// Rested links found closed, in a row.
+    found_closed: u8,
+    /// Polls to come that close their connection themselves.
+    closing: u8,
+}
+
+impl Wire {
+    pub(in crate::targets) fn new(connector: Arc<Connector>, tls: Arc<ClientConfig>) -> Self {
+        Self { connector, tls, kept: Mutex::default() }
+    }
+
+    /// Makes a request on the kept connection or a new one.
+    ///
+    /// If a kept connection turns out to have been closed, the request is made once more on a new one.
+    pub(in crate::targets) async fn ask(
+        &self,
+        ask: &Ask<'_>,
+        deadline: Deadline<'_>,
+        cost: &mut PollCost,
+    ) -> Result<Answer, Fault> {
+        let origin = ask.url.origin();
+        let request = request(ask)?;
+        cost.calls += 1;
+        if let Some(link) = self.take_open(&origin).await {
+            match deadline.run(link.ask(request.clone(), ask.limit), "no answer came").await? {
+                Ok((answer, link)) => return Ok(self.put_back(origin, answer, link, cost)),
+                Err(broken) if broken.unanswered && broken.fault.kind == FailureKind::Reset => {}
+                Err(broken) => return Err(broken.fault),
+            }
+        }
+        let stream = self.connector.open(ask.url, &self.tls, deadline, cost).await?;
+        let link = Link::over(stream).await?;
+        match deadline.run(link.ask(request, ask.limit), "no answer came").await? {
+            Ok((answer, link)) => Ok(self.put_back(origin, answer, link, cost)),
+            Err(broken) => Err(broken.fault),
+        }
+    }
+
+    /// Ends a poll. After a success the connection stays, unless the host is known to close idle ones anyway.
+    pub(in crate::targets) fn rest(&self, success: bool) {
+        let mut kept = self.lock();
+        kept.rested = true;
+        if kept.found_closed >= PATIENCE {
+            kept.found_closed = 0;
+            kept.closing = RECONSIDER;
+        }
+        let closing = kept.closing > 0;
+        kept.closing = kept.closing.saturating_sub(1);
+        if closing || !success {
+            kept.link = None;
+        }
+    }
+
+    async fn take_open(&self, origin: &Origin) -> Option<Link> {
+        let (link, rested) = {
+            let mut kept = self.lock();
+            (kept.link.take(), std::mem::take(&mut kept.rested))
+        };
+        let (at, mut link) = link?;
+        if at != *origin {
+            return None;
+        }
+        let open = link.is_open().await;
+        if rested {
+            let mut kept = self.lock();
+            kept.found_closed = if open { 0 } else { kept.found_closed.saturating_add(1) };
+        }
+        open.then_some(link)
+    }
+
+    fn put_back(&self, origin: Origin, answer: Answer, link: Option<Link>, cost: &mut PollCost) -> Answer {
+        cost.bytes += answer.body.len() as u64;
+        self.lock().link = link.map(|link| (origin, link));
+        answer
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
+        // Each field is whole after any panic.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn request(ask: &Ask<'_>) -> Result<Request<Full<Bytes>>, Fault> {
+    let authority = &ask.url[Position::BeforeHost..Position::AfterPort];
+    let target = &ask.url[Position::BeforePath..Position::AfterQuery];
+    let mut request = Request::builder()
+        .method(ask.method.clone())
+        .uri(target)
+        .header(HOST, authority)
+        .header(USER_AGENT, PULSE)
+        .body(Full::new(ask.body.clone()))
+        .map_err(|_| Fault::new(FailureKind::InvalidSettings, "the address cannot be put into a request"))?;
+    request.headers_mut().extend(ask.headers.clone());
+    Ok(request)
+}
