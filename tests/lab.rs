@@ -88,6 +88,16 @@ fn has_cause<E: Error + 'static>(error: &reqwest::Error) -> bool {
     causes(error).any(|cause| cause.is::<E>())
 }
 
+/// Waits for what another task is about to bring about.
+async fn eventually(condition: impl Fn() -> bool) {
+    let wait = async {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), wait).await.expect("it comes about");
+}
+
 async fn lab_with(host: HostPlan) -> Lab {
     Lab::start(LabPlan::new(SEED, vec![host]), LabClock::real()).await.unwrap()
 }
@@ -241,6 +251,7 @@ async fn a_hanging_host_takes_the_call_and_never_answers() {
     }
     let stats = lab.stats("rack").unwrap();
     assert_eq!((stats.handshakes, stats.requests), (1, 1), "only the first got as far as a request");
+    eventually(|| lab.stats("rack").unwrap().open_connections == 0).await;
     lab.shutdown().await;
 }
 
@@ -481,8 +492,11 @@ async fn http_and_tcp_endpoints_are_up_until_told_otherwise() {
     assert_eq!(client.get(&urls[0]).send().await.unwrap().text().await.unwrap(), "all well");
     assert_eq!(client.get(&urls[1]).send().await.unwrap().text().await.unwrap(), "ok");
     let address = urls[2].trim_start_matches("tcp://");
-    tokio::net::TcpStream::connect(address).await.unwrap();
+    let mut open = tokio::net::TcpStream::connect(address).await.unwrap();
+    eventually(|| lab.stats("db").unwrap().open_connections == 1).await;
     lab.set_fault("db", FaultKind::Refuse).await.unwrap();
+    let reset = tokio::io::AsyncReadExt::read(&mut open, &mut [0; 8]).await.unwrap_err();
+    assert_eq!(reset.kind(), ErrorKind::ConnectionReset);
     let refused = tokio::net::TcpStream::connect(address).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
     lab.set_fault("site", FaultKind::status(503)).await.unwrap();

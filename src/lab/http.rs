@@ -86,10 +86,10 @@ impl Server {
 
     async fn answer(&self, request: Request<Incoming>) -> Response<AnswerBody> {
         if let System::Http { path, body, .. } = &self.host.plan.system {
-            return match request.uri().path() == path {
-                true => text_response(StatusCode::OK, "text/plain; charset=utf-8", body.clone()),
-                false => text_response(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "not found"),
-            };
+            let is_found = request.uri().path() == path;
+            let (status, body) =
+                if is_found { (StatusCode::OK, body.as_str()) } else { (StatusCode::NOT_FOUND, "not found") };
+            return text_response(status, "text/plain; charset=utf-8", body.to_owned());
         }
         match self.api_answer(request).await {
             Ok(data) => json_response(json!({ "data": data }).to_string()),

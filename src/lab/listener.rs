@@ -137,9 +137,13 @@ impl DoorKeeper<'_> {
             let wire = Wire::new(stream);
             let abort = wire.abort_handle();
             let Some(_open) = host.counters.connection(MAX_CONNECTIONS) else { return abort.reset_on_close() };
+            let cut = async {
+                live.cancelled().await;
+                abort.reset_on_close();
+            };
             tokio::select! {
                 biased;
-                () = live.cancelled() => abort.reset_on_close(),
+                () = cut => {}
                 () = connection::serve(&host, index, wire, fault) => {}
             }
         });
