@@ -41,7 +41,7 @@ pub struct PveReading {
     pub guests: Vec<Guest>,
     /// Storage by node and name.
     pub storage: Vec<Storage>,
-    /// Ceph, if there is storage on it.
+    /// Ceph, if the cluster carries it.
     pub ceph: Option<Dated<CephStatus>>,
     /// Whether the host lists more than a reading holds.
     pub truncated: bool,
@@ -281,7 +281,7 @@ fn due_calls(reading: &PveReading, parts: &Parts, now: Timestamp) -> Vec<SlowCal
     parts.with(|parts| {
         parts.disks.retain(|name, _| reading.nodes.iter().any(|node| node.name == *name));
         let mut due: Vec<(Option<Timestamp>, SlowCall)> = Vec::new();
-        if reading.has_ceph_storage() && parts.ceph.is_due(now) {
+        if (reading.cluster.is_some() || reading.has_ceph_storage()) && parts.ceph.is_due(now) {
             due.push((parts.ceph.asked(), SlowCall::Ceph));
         }
         for node in reading.nodes.iter().filter(|node| node.online && is_plain_name(&node.name)) {
@@ -349,8 +349,11 @@ impl PveReading {
     }
 
     fn describe_slow_parts(&mut self, parts: &SlowParts, now: Timestamp) {
-        self.ceph = parts.ceph.dated(now).filter(|_| self.has_ceph_storage());
-        self.failed_calls.extend(parts.ceph.failed().cloned());
+        self.ceph = parts.ceph.dated(now);
+        // Most clusters carry no Ceph, and then the call fails; that is nothing to report.
+        if self.ceph.is_some() || self.has_ceph_storage() {
+            self.failed_calls.extend(parts.ceph.failed().cloned());
+        }
         for node in &mut self.nodes {
             let Some(part) = parts.disks.get(&node.name) else { continue };
             node.disks = part.dated(now);
