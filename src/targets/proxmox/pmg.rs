@@ -14,6 +14,8 @@ use crate::targets::reading::Dated;
 
 /// Nodes that a reading holds.
 const MAX_NODES: usize = 16;
+/// Domains of a queue's shape that are looked at; the sum of all comes first.
+const MAX_DOMAINS: usize = 16;
 
 /// What is known of a Proxmox Mail Gateway.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -43,26 +45,20 @@ pub struct PmgNode {
     pub role: Option<String>,
     /// Its address.
     pub address: Option<String>,
-    /// How it is doing; `None` if that could not be read.
+    /// How it is doing; `None` if it could not be asked.
     pub status: Option<NodeStatus>,
     /// Mail that waits on it.
     pub queue: Option<MailQueue>,
 }
 
-/// Mails in each of Postfix's queues.
+/// Mails that could not be delivered yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MailQueue {
-    /// Being delivered.
-    pub active: Option<u64>,
-    /// To be tried again later.
+    /// All of them.
     pub deferred: Option<u64>,
-    /// Held by an operator.
-    pub hold: Option<u64>,
-    /// Just received.
-    pub incoming: Option<u64>,
-    /// Age of the oldest, in seconds.
-    pub oldest_seconds: Option<u64>,
+    /// Those that have waited for more than 1280 minutes.
+    pub deferred_for_long: Option<u64>,
 }
 
 /// Counts of mails.
@@ -126,9 +122,7 @@ pub(super) async fn read(visit: &mut Visit<'_>, version: String, parts: &Parts) 
         nodes.push(PmgNode { name: "localhost".to_owned(), ..PmgNode::default() });
     }
     nodes.sort_by(|a, b| a.name.cmp(&b.name));
-    for node in &mut nodes {
-        read_node(visit, node).await?;
-    }
+    read_nodes(visit, &mut nodes).await?;
     read_slow_parts(visit, parts).await;
     let now = visit.now();
     let mut failed_calls = visit.take_failed_calls();
@@ -140,14 +134,36 @@ pub(super) async fn read(visit: &mut Visit<'_>, version: String, parts: &Parts) 
     Ok(PmgReading { version, nodes, mail, quarantine, truncated, failed_calls })
 }
 
-async fn read_node(visit: &mut Visit<'_>, node: &mut PmgNode) -> Result<(), CallFailure> {
-    let status: Option<NodeStatusAnswer> = visit.get_unless_forbidden(&format!("/nodes/{}/status", node.name)).await?;
-    node.status = status.map(NodeStatus::from);
-    match visit.get_optional::<QueueAnswer>(&format!("/nodes/{}/postfix/queue", node.name)).await {
-        Ok(queue) => node.queue = Some(queue.into()),
+/// Reads every node. One that is away does not hide the others; the poll fails if there is none to read.
+async fn read_nodes(visit: &mut Visit<'_>, nodes: &mut [PmgNode]) -> Result<(), CallFailure> {
+    let mut none_read = None;
+    let mut any_read = false;
+    for node in nodes {
+        match visit.get_unless_forbidden::<NodeStatusAnswer>(&format!("/nodes/{}/status", node.name)).await {
+            Ok(status) => {
+                any_read = true;
+                node.status = status.map(NodeStatus::from);
+                read_queue(visit, node).await;
+            }
+            Err(failure) if failure.fault.is_of_connection() => return Err(failure),
+            Err(failure) => {
+                visit.note(FailedCall::from(&failure));
+                none_read = none_read.or(Some(failure));
+            }
+        }
+    }
+    match none_read {
+        Some(failure) if !any_read => Err(failure),
+        _ => Ok(()),
+    }
+}
+
+async fn read_queue(visit: &mut Visit<'_>, node: &mut PmgNode) {
+    let path = format!("/nodes/{}/postfix/qshape?queue=deferred", node.name);
+    match visit.get_optional::<Bounded<QueueAnswer, MAX_DOMAINS>>(&path).await {
+        Ok(shape) => node.queue = Some(queue(&shape.entries)),
         Err(failure) => visit.note(FailedCall::from(&failure)),
     }
-    Ok(())
 }
 
 async fn read_slow_parts(visit: &mut Visit<'_>, parts: &Parts) {
@@ -170,6 +186,7 @@ impl PmgReading {
         digest.text(&self.version);
         digest.list(&self.nodes, |digest, node| {
             digest.text(&node.name).optional(node.role.as_deref()).optional(node.address.as_deref());
+            digest.flag(node.status.is_some());
         });
     }
 }
@@ -193,32 +210,21 @@ impl ClusterNodeAnswer {
     }
 }
 
-/// `/nodes/{n}/postfix/queue`.
+/// An entry of `/nodes/{n}/postfix/qshape`: mails by age, of one domain or of all.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct QueueAnswer {
+    #[serde(deserialize_with = "lenient::text")]
+    domain: Option<String>,
     #[serde(deserialize_with = "lenient::count")]
-    active: Option<u64>,
-    #[serde(deserialize_with = "lenient::count")]
-    deferred: Option<u64>,
-    #[serde(deserialize_with = "lenient::count")]
-    hold: Option<u64>,
-    #[serde(deserialize_with = "lenient::count")]
-    incoming: Option<u64>,
-    #[serde(deserialize_with = "lenient::count")]
-    oldest_age: Option<u64>,
+    total: Option<u64>,
+    #[serde(rename = "1280m+", deserialize_with = "lenient::count")]
+    over_1280_minutes: Option<u64>,
 }
 
-impl From<QueueAnswer> for MailQueue {
-    fn from(answer: QueueAnswer) -> Self {
-        Self {
-            active: answer.active,
-            deferred: answer.deferred,
-            hold: answer.hold,
-            incoming: answer.incoming,
-            oldest_seconds: answer.oldest_age,
-        }
-    }
+fn queue(shape: &[QueueAnswer]) -> MailQueue {
+    let sum = shape.iter().find(|entry| entry.domain.as_deref() == Some("TOTAL"));
+    MailQueue { deferred: sum.and_then(|sum| sum.total), deferred_for_long: sum.and_then(|sum| sum.over_1280_minutes) }
 }
 
 /// `/statistics/mail`.
