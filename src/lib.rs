@@ -5,6 +5,8 @@
 
 pub mod config;
 pub mod engine;
+pub mod fleet;
 pub mod lab;
 pub mod runtime;
 pub mod targets;
+

@@ -46,7 +46,7 @@ impl Transport for Scripted {
             }
             let outcome = Outcome::Success { reading: ChangeHash(1) };
             let reading = Some(Arc::new(format!("reading of {}", request.key)));
-            PollReport { outcome, reading, cost: PollCost { calls: 1, bytes: 10 } }
+            PollReport { outcome, reading, cost: PollCost::default() }
         }
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::breaker::BreakerState;
-use super::effect::DeadLetterReason;
+use super::dead_letter::DeadLetterReason;
 use super::key::InstanceKey;
 use super::time::Timestamp;
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::breaker::BreakerState;
 use super::command::{CommandError, CommandId, Reply};
+use super::dead_letter::DeadLetterReason;
 use super::interval::IntervalReason;
 use super::key::{InstanceId, InstanceKey};
 use super::outcome::Failure;
@@ -272,24 +273,4 @@ pub enum FleetEvent {
         /// The ticket that came.
         ticket: Ticket,
     },
-}
-
-/// Why an instance is dead-lettered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DeadLetterReason {
-    /// Too many transient failures in a row.
-    MaxRetryAttempts,
-    /// A failure that somebody has to mend.
-    PermanentFailure,
-}
-
-impl DeadLetterReason {
-    /// The name in answers, logs and metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::MaxRetryAttempts => "max_retry_attempts",
-            Self::PermanentFailure => "permanent_failure",
-        }
-    }
 }

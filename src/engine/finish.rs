@@ -4,8 +4,9 @@
 
 use super::breaker::BreakerState;
 use super::core::Engine;
-use super::effect::{DeadLetterReason, Effects, FleetEvent, InstanceEvent, Ticket};
-use super::instance::{DeadLetter, ErrorRecord, Place};
+use super::dead_letter::{DeadLetter, DeadLetterReason};
+use super::effect::{Effects, FleetEvent, InstanceEvent, Ticket};
+use super::instance::{ErrorRecord, Place};
 use super::interval::{Choice, IntervalReason, Observation};
 use super::key::InstanceId;
 use super::outcome::{ChangeHash, Failure, FailureClass, Outcome};

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::breaker::BreakerState;
 use super::core::{Engine, Totals};
-use super::effect::DeadLetterReason;
+use super::dead_letter::DeadLetterReason;
 use super::instance::{ErrorRecord, Instance, Place};
 use super::key::InstanceKey;
 use super::score::Score;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::breaker::Breaker;
-use super::effect::{DeadLetterReason, Ticket};
+use super::dead_letter::DeadLetter;
+use super::effect::Ticket;
 use super::interval::PolicyMemory;
 use super::jitter::{Jitter, JitterSource};
 use super::key::{InstanceId, InstanceKey};
@@ -60,18 +61,6 @@ pub struct ErrorRecord {
     pub kind: FailureKind,
     /// A sentence for an operator.
     pub message: Arc<str>,
-}
-
-/// The entry of an instance in the dead-letter queue. It stays during a recheck and goes with the first success.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct DeadLetter {
-    pub(super) reason: DeadLetterReason,
-    /// The first of the failures in a row that led here.
-    pub(super) first_attempt: Timestamp,
-    /// The last failure.
-    pub(super) last_attempt: Timestamp,
-    /// Rechecks that failed.
-    pub(super) retry_count: u32,
 }
 
 /// Everything the engine knows of one instance.

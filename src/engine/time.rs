@@ -154,10 +154,11 @@ impl From<Millis> for Duration {
 }
 
 impl fmt::Display for Millis {
-    /// The largest unit that divides the span: `5m`, `90s`, `1500ms`.
+    /// The largest unit that divides the span: `24h`, `5m`, `90s`, `1500ms`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             0 => f.write_str("0s"),
+            millis if millis % 3_600_000 == 0 => write!(f, "{}h", millis / 3_600_000),
             millis if millis % 60_000 == 0 => write!(f, "{}m", millis / 60_000),
             millis if millis % 1_000 == 0 => write!(f, "{}s", millis / 1_000),
             millis => write!(f, "{millis}ms"),
@@ -189,7 +190,9 @@ mod tests {
 
     #[test]
     fn a_span_prints_in_the_largest_unit_that_divides_it() {
-        for (millis, text) in [(0, "0s"), (750, "750ms"), (1_000, "1s"), (90_000, "90s"), (300_000, "5m")] {
+        for (millis, text) in
+            [(0, "0s"), (750, "750ms"), (1_000, "1s"), (90_000, "90s"), (300_000, "5m"), (86_400_000, "24h")]
+        {
             assert_eq!(Millis::new(millis).to_string(), text);
         }
     }

@@ -2,9 +2,10 @@
 //!
 //! This file owns the real clocks; everything else is handed a [`Clock`].
 
-use std::future::Future;
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::time::Instant;
 
 use crate::engine::{Millis, Timestamp};
@@ -21,15 +22,37 @@ pub trait Clock: Send + Sync + 'static {
     fn wall(&self) -> jiff::Timestamp;
 
     /// Returns once [`Self::now`] has reached `deadline`. Cancel-safe.
-    fn sleep_until(&self, deadline: Timestamp) -> impl Future<Output = ()> + Send;
+    fn sleep_until(&self, deadline: Timestamp) -> BoxFuture<'static, ()>;
 
     /// The wall time of a moment on the monotonic clock, by what the wall clock says now.
     fn wall_at(&self, at: Timestamp) -> jiff::Timestamp {
-        let now = self.now();
+        self.calendar().at(at)
+    }
+
+    /// What tells the wall time of moments, as both clocks stand now.
+    fn calendar(&self) -> Calendar {
+        Calendar { now: self.now(), wall: self.wall() }
+    }
+}
+
+/// Tells the wall time of moments on the monotonic clock. All answers of one calendar fit together, even if the wall
+/// clock jumps meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub struct Calendar {
+    now: Timestamp,
+    wall: jiff::Timestamp,
+}
+
+impl Calendar {
+    /// The wall time at `at`.
+    pub fn at(self, at: Timestamp) -> jiff::Timestamp {
         let shift = |span: Millis| jiff::SignedDuration::from_millis(i64::try_from(span.get()).unwrap_or(i64::MAX));
-        let wall = self.wall();
-        let shifted = if at <= now { wall.checked_sub(shift(now - at)) } else { wall.checked_add(shift(at - now)) };
-        shifted.unwrap_or(wall)
+        let shifted = if at <= self.now {
+            self.wall.checked_sub(shift(self.now - at))
+        } else {
+            self.wall.checked_add(shift(at - self.now))
+        };
+        shifted.unwrap_or(self.wall)
     }
 }
 
@@ -91,11 +114,11 @@ impl Clock for TokioClock {
     }
 
     #[expect(clippy::disallowed_methods, reason = "this is the clock that everybody else sleeps through")]
-    async fn sleep_until(&self, deadline: Timestamp) {
+    fn sleep_until(&self, deadline: Timestamp) -> BoxFuture<'static, ()> {
         match self.start.checked_add(Duration::from_millis(deadline.as_millis())) {
-            Some(at) => tokio::time::sleep_until(at).await,
+            Some(at) => tokio::time::sleep_until(at).boxed(),
             // Further away than the system can tell time.
-            None => std::future::pending().await,
+            None => std::future::pending().boxed(),
         }
     }
 }

@@ -7,7 +7,7 @@ mod driver;
 mod handle;
 mod transport;
 
-pub use clock::{Clock, TokioClock};
+pub use clock::{Calendar, Clock, TokioClock};
 pub use driver::{Drained, Driver, Subscriber};
 pub use handle::{DriverGone, Handle};
 pub use transport::{PollCost, PollReport, PollRequest, Transport};

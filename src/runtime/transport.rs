@@ -3,6 +3,8 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use crate::engine::{InstanceKey, Millis, Outcome};
 
 /// Polls instances.
@@ -38,10 +40,17 @@ pub struct PollReport<R> {
 }
 
 /// What a poll cost the host that answered it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PollCost {
-    /// Requests sent.
+    /// Requests made, sign-ins included.
     pub calls: u32,
-    /// Bytes of the answers' bodies.
+    /// Bytes of answers read.
     pub bytes: u64,
+    /// Connections tried.
+    pub connections: u32,
+    /// Sign-ins with a password.
+    pub sign_ins: u32,
+    /// Names asked of the resolver.
+    pub name_lookups: u32,
 }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
 use thiserror::Error;
 use url::Url;
 
 use super::deadline::{Deadline, Now};
+use super::fault::CallFailure;
 use super::http::HttpClient;
 use super::net::{Connector, TrustError};
 use super::proxmox::{Product, ProxmoxClient};
@@ -14,6 +14,7 @@ use super::reading::Reading;
 use super::target::{Access, Target};
 use super::tcp::TcpClient;
 use crate::engine::{Failure, FailureKind, InstanceKey, Millis, Outcome};
+use crate::runtime::{PollCost, PollReport};
 
 /// Polls one instance, with its connection and ticket kept between polls.
 ///
@@ -40,33 +41,6 @@ enum ByType {
     Proxmox(Box<ProxmoxClient>),
     Http(Box<HttpClient>),
     Tcp(TcpClient),
-}
-
-/// What one poll came to.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PollReport {
-    /// For the scheduler.
-    pub outcome: Outcome,
-    /// For people; `None` if the poll failed.
-    pub reading: Option<Reading>,
-    /// What it cost the host.
-    pub cost: PollCost,
-}
-
-/// What one poll cost the host and the network.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PollCost {
-    /// Requests made, sign-ins included.
-    pub calls: u32,
-    /// Bytes of answers read.
-    pub bytes: u64,
-    /// Connections tried.
-    pub connections: u32,
-    /// Sign-ins with a password.
-    pub sign_ins: u32,
-    /// Names asked of the resolver.
-    pub name_lookups: u32,
 }
 
 /// Why a target cannot be polled at all.
@@ -129,7 +103,7 @@ impl Client {
     ///
     /// The future may be dropped at any time: the connection in use is closed, a ticket already obtained is kept.
     /// Polls of one client are meant to follow one another; two at once are safe but share no connection.
-    pub async fn poll(&self, now: Now<'_>, budget: Millis) -> PollReport {
+    pub async fn poll(&self, now: Now<'_>, budget: Millis) -> PollReport<Reading> {
         let deadline = Deadline::just_before(budget, now);
         let mut cost = PollCost::default();
         let read = match &self.by_type {
@@ -140,7 +114,7 @@ impl Client {
         match read {
             Ok(reading) => {
                 let outcome = Outcome::Success { reading: reading.change_hash() };
-                PollReport { outcome, reading: Some(reading), cost }
+                PollReport { outcome, reading: Some(Arc::new(reading)), cost }
             }
             Err(failure) => PollReport { outcome: Outcome::Failure(failure.into_failure()), reading: None, cost },
         }
@@ -160,27 +134,7 @@ pub async fn observed_fingerprint(
     budget: Millis,
 ) -> Result<[u8; 32], Failure> {
     let deadline = Deadline::just_before(budget, now);
-    connector.observe_fingerprint(url, deadline).await.map_err(|fault| {
-        fault.during(format!("TLS handshake with {}", url.origin().ascii_serialization())).into_failure()
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::Timestamp;
-    use crate::targets::TcpCheck;
-
-    #[test]
-    fn a_poll_may_move_between_threads_and_clients_be_shared() {
-        fn moves<T: Send>(value: T) -> T {
-            value
-        }
-        fn is_shared<T: Send + Sync>() {}
-        is_shared::<Client>();
-        let access = Access::Tcp(TcpCheck { host: "127.0.0.1".into(), port: 1 });
-        let target = Target { key: "tcp::a".parse().unwrap(), display_name: "A".into(), access };
-        let client = Client::new(target, &Arc::default()).unwrap();
-        drop(moves(client.poll(&|| Timestamp::ZERO, Millis::ZERO)));
-    }
+    let name =
+        |fault: super::fault::Fault| -> CallFailure { fault.during(format!("TLS handshake with {}", url.authority())) };
+    connector.observe_fingerprint(url, deadline).await.map_err(|fault| name(fault).into_failure())
 }

@@ -14,7 +14,7 @@ use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use url::Url;
 
-use super::client::{ClientError, PollCost};
+use super::client::ClientError;
 use super::deadline::Deadline;
 use super::digest::ChangeDigest;
 use super::fault::{CallFailure, Fault, MAX_MESSAGE_CHARS, plain};
@@ -22,6 +22,7 @@ use super::net::{Answer, Ask, BodyLimit, Connector, Wire};
 use super::reading::{DownCategory, DownReason};
 use super::target::{HttpCheck, without_credentials};
 use crate::engine::{FailureKind, Millis};
+use crate::runtime::PollCost;
 
 /// Redirects followed before the endpoint counts as down.
 const MAX_REDIRECTS: usize = 5;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use url::Host;
 
-use super::client::{ClientError, PollCost};
+use super::client::ClientError;
 use super::deadline::Deadline;
 use super::digest::ChangeDigest;
 use super::fault::CallFailure;
@@ -15,6 +15,7 @@ use super::net::Connector;
 use super::reading::{DownCategory, DownReason};
 use super::target::TcpCheck;
 use crate::engine::{FailureKind, Millis};
+use crate::runtime::PollCost;
 
 /// Whether a port accepts connections.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -7,7 +7,7 @@ use pulse::targets::{
 };
 
 use crate::raw_server::{RawServer, Then, answer};
-use crate::{Poller, SHORT, lab_with};
+use crate::{Poller, SHORT, lab_with, reading_of};
 
 fn check(url: &str) -> HttpCheck {
     HttpCheck {
@@ -31,8 +31,8 @@ fn tcp_target(host: &str, port: u16) -> Target {
 async fn read(poller: &Poller) -> HttpReading {
     let report = poller.poll().await;
     assert!(matches!(report.outcome, Outcome::Success { .. }), "{:?}", report.outcome);
-    match report.reading {
-        Some(Reading::Http(reading)) => reading,
+    match reading_of(report) {
+        Reading::Http(reading) => reading,
         other => panic!("{other:?}"),
     }
 }
@@ -78,7 +78,7 @@ async fn an_endpoint_that_hangs_is_down_by_timeout_before_the_poll_is_cancelled(
     let (_lab, poller) = lab_with(HostPlan::http("portal", true, "x").behaving(FaultKind::Hang)).await;
     let poll = poller.poll_within(SHORT);
     let report = tokio::time::timeout(SHORT.into(), poll).await.expect("it answers before its time is up");
-    let Some(Reading::Http(reading)) = report.reading else { panic!("{:?}", report.outcome) };
+    let Reading::Http(reading) = reading_of(report) else { panic!("an http check reads an endpoint") };
     assert_eq!(category(&reading), DownCategory::Failed(FailureKind::Timeout));
 }
 

@@ -16,9 +16,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use pulse::engine::{Failure, FailureKind, InstanceType, Millis, Outcome, Timestamp};
 use pulse::lab::{Auth, HostPlan, Lab, LabClock, LabHost, LabPlan};
+use pulse::runtime::PollReport;
 use pulse::targets::{
-    Access, Client, Connector, Credentials, HttpCheck, PollReport, ProxmoxAccess, Reading, Secret, Target, TcpCheck,
-    Trust,
+    Access, Client, Connector, Credentials, HttpCheck, ProxmoxAccess, Reading, Secret, Target, TcpCheck, Trust,
 };
 
 const SEED: u64 = 7;
@@ -55,18 +55,17 @@ impl Poller {
         self.skipped.fetch_add(span.get(), Ordering::Relaxed);
     }
 
-    async fn poll(&self) -> PollReport {
+    async fn poll(&self) -> PollReport<Reading> {
         self.poll_within(BUDGET).await
     }
 
-    async fn poll_within(&self, budget: Millis) -> PollReport {
+    async fn poll_within(&self, budget: Millis) -> PollReport<Reading> {
         self.client.poll(&|| self.now(), budget).await
     }
 
     /// A poll that must succeed.
     async fn reading(&self) -> Reading {
-        let report = self.poll().await;
-        report.reading.unwrap_or_else(|| panic!("{:?}", report.outcome))
+        reading_of(self.poll().await)
     }
 
     /// A poll that must fail.
@@ -75,7 +74,11 @@ impl Poller {
     }
 }
 
-fn failure_of(report: PollReport) -> Failure {
+fn reading_of(report: PollReport<Reading>) -> Reading {
+    report.reading.map(Arc::unwrap_or_clone).unwrap_or_else(|| panic!("{:?}", report.outcome))
+}
+
+fn failure_of(report: PollReport<Reading>) -> Failure {
     assert!(report.reading.is_none());
     match report.outcome {
         Outcome::Failure(failure) => failure,
@@ -83,7 +86,7 @@ fn failure_of(report: PollReport) -> Failure {
     }
 }
 
-fn kind_of(report: PollReport) -> FailureKind {
+fn kind_of(report: PollReport<Reading>) -> FailureKind {
     failure_of(report).kind
 }
 

@@ -19,7 +19,7 @@ use url::{Host, Url};
 use super::resolver::Resolver;
 use super::tls::{self, TrustError, Trusts};
 use crate::engine::FailureKind;
-use crate::targets::client::PollCost;
+use crate::runtime::PollCost;
 use crate::targets::deadline::Deadline;
 use crate::targets::fault::Fault;
 use crate::targets::target::Trust;

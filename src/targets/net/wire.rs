@@ -10,10 +10,9 @@ use rustls::ClientConfig;
 use url::{Origin, Position, Url};
 
 use super::connector::Connector;
-use super::connector::Stream;
-use super::http1::{self, Answer, BodyLimit};
+use super::http1::{Answer, BodyLimit, Link};
 use crate::engine::FailureKind;
-use crate::targets::client::PollCost;
+use crate::runtime::PollCost;
 use crate::targets::deadline::Deadline;
 use crate::targets::fault::Fault;
 
@@ -45,10 +44,10 @@ pub(in crate::targets) struct Wire {
 
 #[derive(Default)]
 struct Kept {
-    stream: Option<(Origin, Box<dyn Stream>)>,
-    /// Whether a poll has ended since the stream was last used.
+    link: Option<(Origin, Link)>,
+    /// Whether a poll has ended since the link was last used.
     rested: bool,
-    /// Rested streams found closed, in a row.
+    /// Rested links found closed, in a row.
     found_closed: u8,
     /// Polls to come that close their connection themselves.
     closing: u8,
@@ -70,19 +69,18 @@ impl Wire {
     ) -> Result<Answer, Fault> {
         let origin = ask.url.origin();
         let request = request(ask)?;
-        if let Some(stream) = self.take_open(&origin) {
-            cost.calls += 1;
-            let exchange = http1::exchange(stream, request.clone(), ask.limit);
-            match deadline.run(exchange, "no answer came").await? {
-                Ok((answer, stream)) => return Ok(self.put_back(origin, answer, stream, cost)),
+        cost.calls += 1;
+        if let Some(link) = self.take_open(&origin).await {
+            match deadline.run(link.ask(request.clone(), ask.limit), "no answer came").await? {
+                Ok((answer, link)) => return Ok(self.put_back(origin, answer, link, cost)),
                 Err(broken) if broken.unanswered && broken.fault.kind == FailureKind::Reset => {}
                 Err(broken) => return Err(broken.fault),
             }
         }
         let stream = self.connector.open(ask.url, &self.tls, deadline, cost).await?;
-        cost.calls += 1;
-        match deadline.run(http1::exchange(stream, request, ask.limit), "no answer came").await? {
-            Ok((answer, stream)) => Ok(self.put_back(origin, answer, stream, cost)),
+        let link = Link::over(stream).await?;
+        match deadline.run(link.ask(request, ask.limit), "no answer came").await? {
+            Ok((answer, link)) => Ok(self.put_back(origin, answer, link, cost)),
             Err(broken) => Err(broken.fault),
         }
     }
@@ -98,30 +96,30 @@ impl Wire {
         let closing = kept.closing > 0;
         kept.closing = kept.closing.saturating_sub(1);
         if closing || !success {
-            kept.stream = None;
+            kept.link = None;
         }
     }
 
-    fn take_open(&self, origin: &Origin) -> Option<Box<dyn Stream>> {
-        let (stream, rested) = {
+    async fn take_open(&self, origin: &Origin) -> Option<Link> {
+        let (link, rested) = {
             let mut kept = self.lock();
-            (kept.stream.take(), std::mem::take(&mut kept.rested))
+            (kept.link.take(), std::mem::take(&mut kept.rested))
         };
-        let (at, mut stream) = stream?;
+        let (at, mut link) = link?;
         if at != *origin {
             return None;
         }
-        let open = http1::is_open(&mut stream);
+        let open = link.is_open().await;
         if rested {
             let mut kept = self.lock();
             kept.found_closed = if open { 0 } else { kept.found_closed.saturating_add(1) };
         }
-        open.then_some(stream)
+        open.then_some(link)
     }
 
-    fn put_back(&self, origin: Origin, answer: Answer, stream: Option<Box<dyn Stream>>, cost: &mut PollCost) -> Answer {
+    fn put_back(&self, origin: Origin, answer: Answer, link: Option<Link>, cost: &mut PollCost) -> Answer {
         cost.bytes += answer.body.len() as u64;
-        self.lock().stream = stream.map(|stream| (origin, stream));
+        self.lock().link = link.map(|link| (origin, link));
         answer
     }
 

@@ -9,7 +9,8 @@ use super::credentials::{self, Product, Ticket};
 use super::visit::Visit;
 use super::{pbs, pmg, pve};
 use crate::engine::{FailureKind, Timestamp};
-use crate::targets::client::{ClientError, PollCost};
+use crate::runtime::PollCost;
+use crate::targets::client::ClientError;
 use crate::targets::deadline::Deadline;
 use crate::targets::fault::{CallFailure, Fault};
 use crate::targets::net::{Connector, Wire};
@@ -29,7 +30,7 @@ pub(in crate::targets) struct ProxmoxClient {
 /// What a client remembers from poll to poll. Never locked across an await.
 #[derive(Default)]
 struct State {
-    /// The member asked first: the one that answered last, or the one after those that did not.
+    /// The member asked first: the last one that answered.
     preferred: usize,
     ticket: Option<Ticket>,
 }
@@ -90,7 +91,10 @@ impl ProxmoxClient {
             };
             self.wire.rest(read.is_ok());
             match read {
-                Ok(reading) => return Ok(reading),
+                Ok(reading) => {
+                    self.lock().preferred = member;
+                    return Ok(reading);
+                }
                 Err(failure) => {
                     let elsewhere = failure.fault.is_of_connection();
                     last_failure = Some(failure);

@@ -6,7 +6,6 @@ mod credentials;
 mod pbs;
 mod pmg;
 mod pve;
-mod pve_answer;
 mod slow;
 mod visit;
 

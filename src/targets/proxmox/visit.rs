@@ -11,7 +11,7 @@ use super::answer::Envelope;
 use super::client::ProxmoxClient;
 use super::credentials::{self, TicketAnswer};
 use crate::engine::{FailureKind, Millis, Timestamp};
-use crate::targets::client::PollCost;
+use crate::runtime::PollCost;
 use crate::targets::deadline::Deadline;
 use crate::targets::fault::{CallFailure, FailedCall, Fault};
 use crate::targets::net::{Answer, Ask, BodyLimit};

@@ -1,0 +1,59 @@
+//! The configuration that a running daemon works with: the settings in force, and edits that were refused.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::{ConfigErrors, SystemConfig};
+
+/// Refused edits by file.
+pub type RefusedEdits = BTreeMap<PathBuf, ConfigErrors>;
+
+/// The settings in force and the edits that were refused. Cheap to clone; reads take no lock.
+#[derive(Clone, Debug)]
+pub struct LiveConfig {
+    system: Arc<ArcSwap<SystemConfig>>,
+    refused: Arc<ArcSwap<RefusedEdits>>,
+}
+
+impl LiveConfig {
+    /// Begins with the settings that were loaded at the start.
+    pub fn new(system: SystemConfig) -> Self {
+        Self { system: Arc::new(ArcSwap::from_pointee(system)), refused: Arc::default() }
+    }
+
+    /// The settings in force.
+    pub fn system(&self) -> Arc<SystemConfig> {
+        self.system.load_full()
+    }
+
+    /// Edits that were refused and not mended since.
+    pub fn refused(&self) -> Arc<RefusedEdits> {
+        self.refused.load_full()
+    }
+
+    /// These settings are in force now.
+    pub fn accept_system(&self, system: SystemConfig) {
+        self.system.store(Arc::new(system));
+    }
+
+    /// An edit of this file was refused.
+    pub fn refuse(&self, file: PathBuf, errors: ConfigErrors) {
+        self.refused.rcu(|refused| {
+            let mut refused = RefusedEdits::clone(refused);
+            refused.insert(file.clone(), errors.clone());
+            refused
+        });
+    }
+
+    /// This file is fine again.
+    pub fn mended(&self, file: &std::path::Path) {
+        self.refused.rcu(|refused| {
+            let mut refused = RefusedEdits::clone(refused);
+            refused.remove(file);
+            refused
+        });
+    }
+}

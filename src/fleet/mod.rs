@@ -1,0 +1,149 @@
+//! The instances that this daemon polls: the client of each, and its last reading.
+//!
+//! Reads take no lock that a poll needs: the table is replaced as a whole, each reading by itself.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+
+use crate::config::Instance;
+use crate::engine::{Event, Failure, FailureKind, InstanceKey, InstanceSpec, Outcome, Timestamp};
+use crate::runtime::{Clock, PollCost, PollReport, PollRequest, Subscriber, Transport};
+use crate::targets::{Client, ClientError, Connector, Reading};
+
+/// Every instance by its key.
+pub type Members = BTreeMap<InstanceKey, Arc<Member>>;
+
+/// The instances that this daemon polls. Cheap to clone.
+#[derive(Clone)]
+pub struct Fleet {
+    members: Arc<ArcSwap<Members>>,
+    connector: Arc<Connector>,
+    clock: Arc<dyn Clock>,
+}
+
+/// One instance: how it is configured, the client that polls it, and what was read last.
+pub struct Member {
+    instance: Instance,
+    /// The same as before where an edit did not touch what the poll meets; with it connections and tickets.
+    client: Arc<Result<Client, ClientError>>,
+    last: Arc<ArcSwapOption<LastReading>>,
+}
+
+/// What was read last of an instance. It stays while polls fail, with its age (lesson 4).
+#[derive(Debug)]
+pub struct LastReading {
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    pub reading: Arc<Reading>,
+}
+
+impl Fleet {
+    /// A fleet without instances.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { members: Arc::default(), connector: Arc::new(Connector::default()), clock }
+    }
+
+    /// The instances as they are now.
+    pub fn members(&self) -> Arc<Members> {
+        self.members.load_full()
+    }
+
+    /// Takes over an inventory, and gives the specs to hand to the engine.
+    ///
+    /// Clients and readings of instances that poll the same as before are kept.
+    pub fn replace(&self, instances: &[Instance]) -> Vec<InstanceSpec> {
+        let before = self.members();
+        let member = |instance: &Instance| {
+            let key = instance.target.key.clone();
+            (key, Arc::new(self.member(instance, before.get(&instance.target.key).map(Arc::as_ref))))
+        };
+        let members: Members = instances.iter().map(member).collect();
+        self.members.store(Arc::new(members));
+        instances.iter().map(spec).collect()
+    }
+
+    fn member(&self, instance: &Instance, before: Option<&Member>) -> Member {
+        let instance = instance.clone();
+        match before {
+            Some(before) if before.instance.revision == instance.revision => {
+                Member { instance, client: Arc::clone(&before.client), last: Arc::clone(&before.last) }
+            }
+            _ => {
+                let client = Client::new(instance.target.clone(), &self.connector);
+                let last = before.map(|before| Arc::clone(&before.last)).unwrap_or_default();
+                Member { instance, client: Arc::new(client), last }
+            }
+        }
+    }
+
+    /// Listens to the driver and keeps what is read.
+    pub fn reading_keeper(&self) -> ReadingKeeper {
+        ReadingKeeper(self.clone())
+    }
+}
+
+impl Member {
+    /// What operators call it.
+    pub fn display_name(&self) -> &str {
+        &self.instance.target.display_name
+    }
+
+    /// Where it is, free of secrets.
+    pub fn connection(&self) -> String {
+        self.instance.target.connection()
+    }
+
+    /// What was read last.
+    pub fn last_reading(&self) -> Option<Arc<LastReading>> {
+        self.last.load_full()
+    }
+}
+
+fn spec(instance: &Instance) -> InstanceSpec {
+    InstanceSpec {
+        key: instance.target.key.clone(),
+        host: instance.target.host().into(),
+        enabled: instance.enabled,
+        interval: instance.interval,
+        timeout: instance.timeout,
+        revision: instance.revision,
+    }
+}
+
+impl Transport for Fleet {
+    type Reading = Reading;
+
+    fn poll(&self, request: PollRequest) -> impl Future<Output = PollReport<Reading>> + Send + 'static {
+        let member = self.members.load().get(&request.key).cloned();
+        let clock = Arc::clone(&self.clock);
+        async move {
+            let Some(member) = member else { return unable("the instance is no longer configured") };
+            match member.client.as_ref() {
+                Ok(client) => client.poll(&|| clock.now(), request.timeout).await,
+                Err(error) => unable(&error.to_string()),
+            }
+        }
+    }
+}
+
+fn unable(reason: &str) -> PollReport<Reading> {
+    let failure = Failure::new(FailureKind::InvalidSettings, reason);
+    PollReport { outcome: Outcome::Failure(failure), reading: None, cost: PollCost::default() }
+}
+
+/// Keeps the last reading of each instance.
+pub struct ReadingKeeper(Fleet);
+
+impl Subscriber<Reading> for ReadingKeeper {
+    fn event(&mut self, _event: &Event, _key: Option<&InstanceKey>) {}
+
+    fn report(&mut self, key: &InstanceKey, at: Timestamp, report: &PollReport<Reading>) {
+        if let (Some(reading), Some(member)) = (&report.reading, self.0.members.load().get(key)) {
+            member.last.store(Some(Arc::new(LastReading { at, reading: Arc::clone(reading) })));
+        }
+    }
+}
