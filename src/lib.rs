@@ -3,10 +3,15 @@
 //! The scheduler is a value ([`engine`]); everything that touches the world lies around it.
 //! `docs/architecture.md` is the map.
 
+pub mod api;
+pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod engine;
 pub mod fleet;
 pub mod lab;
 pub mod runtime;
+pub mod security;
 pub mod targets;
 
+pub mod telemetry;

@@ -1,3 +1,5 @@
-//! The command line of Pulse.
+//! The program `pulse`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    pulse::cli::run()
+}

@@ -1,0 +1,117 @@
+//! Errors as the API tells them: RFC 9457 problem documents with a stable code.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::config::ConfigErrors;
+use crate::runtime::DriverGone;
+
+/// The media type of a problem document.
+const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// Why a call was not carried out.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Problem {
+    /// A URI that names the kind of problem: `urn:pulse:problem:` and the code.
+    #[serde(rename = "type")]
+    kind: String,
+    /// The kind of problem in words; the same for every one of its kind.
+    title: &'static str,
+    /// The HTTP status.
+    status: u16,
+    /// What happened this time, and what to do.
+    detail: String,
+    /// A name for programs; it never changes.
+    code: &'static str,
+    /// Each single reason, where there may be several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<Reason>,
+}
+
+/// One of several reasons why a call was not carried out.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct Reason {
+    /// Which part of the request, or which file.
+    at: String,
+    /// What is wrong with it, and what to do.
+    detail: String,
+}
+
+impl Problem {
+    fn new(status: StatusCode, code: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
+        let kind = format!("urn:pulse:problem:{code}");
+        Self { kind, title, status: status.as_u16(), detail: detail.into(), code, errors: Vec::new() }
+    }
+
+    /// 400: the request could not be read.
+    pub(super) fn malformed(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "malformed_request", "The request could not be read", detail)
+    }
+
+    /// 401: who are you?
+    pub(super) fn unauthorized() -> Self {
+        let detail = "send a token as `Authorization: Bearer …` or `X-API-Token: …`; \
+                      `pulse token create` makes one on the daemon's machine";
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "A valid token is needed", detail)
+    }
+
+    /// 404: no such thing.
+    pub(super) fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", "There is no such thing", detail)
+    }
+
+    /// 405: not in this way.
+    pub(super) fn method_not_allowed() -> Self {
+        let detail = "the path exists, but not with this method; see /api/openapi.json";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "The method is not allowed", detail)
+    }
+
+    /// 413: too much.
+    pub(super) fn too_large(limit: usize) -> Self {
+        let detail = format!("a request may have a body of {limit} bytes at most");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large", detail)
+    }
+
+    /// 422: understood, and refused whole, with all reasons.
+    pub(super) fn refused_settings(errors: &ConfigErrors) -> Self {
+        let title = "The settings were refused; nothing was changed";
+        let detail = "see `errors` for each reason";
+        let mut problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "settings_refused", title, detail);
+        problem.errors = errors
+            .iter()
+            .map(|error| Reason { at: error.place.to_string(), detail: error.problem.to_string() })
+            .collect();
+        problem
+    }
+
+    /// 500: a fault of ours, told without its insides.
+    pub(super) fn internal() -> Self {
+        let detail = "the daemon's log tells more";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The daemon failed", detail)
+    }
+
+    /// 503: not now.
+    pub(super) fn unavailable(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The daemon cannot answer now", detail)
+    }
+}
+
+impl From<DriverGone> for Problem {
+    fn from(_: DriverGone) -> Self {
+        Self::unavailable("the scheduler has stopped; the daemon is shutting down")
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_vec(&self).unwrap_or_default();
+        let mut response = (status, [(header::CONTENT_TYPE, PROBLEM_JSON)], body).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"pulse\""));
+        }
+        response
+    }
+}

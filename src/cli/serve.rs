@@ -1,0 +1,157 @@
+//! `pulse serve`: runs the daemon until it is told to stop.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use clap::{Args, ValueEnum};
+
+use super::demo::Demo;
+use super::{DataDirOption, Failed};
+use crate::config::Environment;
+use crate::daemon::{Daemon, Options, StartError};
+use crate::telemetry::{LogFormat, LogOptions, init_logging};
+
+const EXAMPLES: &str = "\
+Examples:
+  pulse serve --demo
+      Start an emulated fleet on loopback and watch it; nothing of your own configuration is touched.
+  pulse serve --data-dir /var/lib/pulse --listen 0.0.0.0:7655
+      Watch the fleet of /var/lib/pulse/instances.json and serve the API on all addresses.
+  ADAPTIVE_POLLING_BASE_INTERVAL=30s pulse serve
+      Poll healthy instances every 30 seconds, whatever system.json says.";
+
+/// Runs the daemon in the foreground until SIGINT or SIGTERM.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Serve {
+    /// Watch an emulated fleet that this command starts, instead of your own.
+    #[arg(long)]
+    demo: bool,
+
+    /// Where the API listens.
+    #[arg(long, value_name = "ADDRESS", env = "PULSE_LISTEN", default_value = "127.0.0.1:7655")]
+    listen: SocketAddr,
+
+    /// Where the Prometheus metrics listen.
+    #[arg(long, value_name = "ADDRESS", env = "PULSE_METRICS_LISTEN", default_value = "127.0.0.1:9091")]
+    metrics_listen: SocketAddr,
+
+    /// What to log: error, warn, info, debug or trace, or a filter such as `pulse=debug`.
+    #[arg(long, value_name = "FILTER", env = "PULSE_LOG", default_value = "info")]
+    log: String,
+
+    /// How to log.
+    #[arg(long, value_name = "FORMAT", env = "PULSE_LOG_FORMAT", default_value = "text")]
+    log_format: Format,
+
+    #[command(flatten)]
+    data_dir: DataDirOption,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+impl Serve {
+    pub(super) fn run(self, environment: Environment) -> Result<(), Failed> {
+        self.start_logging(&environment)?;
+        // Fails only if a provider is there already, and then there is one.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failed::because)?;
+        runtime.block_on(self.serve(environment))
+    }
+
+    fn start_logging(&self, environment: &Environment) -> Result<(), Failed> {
+        let format = match self.log_format {
+            Format::Text => LogFormat::Text,
+            Format::Json => LogFormat::Json,
+        };
+        let journald = environment.get("JOURNAL_STREAM").is_some();
+        init_logging(&LogOptions { filter: self.log.clone(), format, journald }).map_err(Failed::because)
+    }
+
+    async fn serve(self, environment: Environment) -> Result<(), Failed> {
+        let mut signals = Signals::listen().map_err(Failed::because)?;
+        let data_dir = self.data_dir.choose(&environment).map_err(Failed::configuration)?;
+        let mut options = Options {
+            data_dir,
+            socket: None,
+            listen: self.listen,
+            metrics_listen: self.metrics_listen,
+            environment,
+            seed: seed(),
+        };
+        let demo = match self.demo {
+            true => Some(Demo::start(&mut options).await?),
+            false => None,
+        };
+        let data_dir = options.data_dir.clone();
+        let daemon = match Daemon::start(options).await {
+            Ok(daemon) => daemon,
+            Err(error) => {
+                if let Some(demo) = demo {
+                    demo.stop().await;
+                }
+                return Err(failed(error));
+            }
+        };
+        announce(&daemon, &data_dir, self.demo)?;
+        let signal = signals.next().await;
+        tracing::info!("{signal}: stopping");
+        let stopped = daemon.stop().await;
+        if let Some(demo) = demo {
+            demo.stop().await;
+        }
+        tracing::info!(cut_off = stopped.polls.aborted, "stopped");
+        Ok(())
+    }
+}
+
+fn failed(error: StartError) -> Failed {
+    match error {
+        StartError::Config(_) | StartError::DataDir(_) => Failed::configuration(error),
+        StartError::Door(_) | StartError::Tokens(_) => Failed::because(error),
+    }
+}
+
+fn announce(daemon: &Daemon, data_dir: &Path, demo: bool) -> Result<(), Failed> {
+    tracing::info!(api = %daemon.address, metrics = %daemon.metrics_address, data = %data_dir.display(), "listening");
+    if let Some(token) = &daemon.first_token {
+        super::print_line(&format!(
+            "A token for the API, shown this once and never again:\n\n    {}\n\n\
+             Use it as `Authorization: Bearer …`. `pulse token create` makes more.",
+            token.expose()
+        ))?;
+    }
+    if demo {
+        super::print_line("The demo runs. In another terminal: pulse health")?;
+    }
+    Ok(())
+}
+
+/// Two daemons must not share a rhythm; nothing secret depends on it.
+fn seed() -> u64 {
+    u64::from(std::process::id())
+}
+
+/// The signals that end the daemon.
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}

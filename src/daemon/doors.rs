@@ -1,0 +1,120 @@
+//! The doors that calls come in by: TCP ports and a unix socket, with bounds on connections and on patience.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::serve::Listener;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Connections that one door keeps open at once; more wait in the system's queue.
+const MAX_CONNECTIONS: usize = 512;
+/// How long a caller may take to send its headers.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Why a door could not be opened.
+#[derive(Debug, Error)]
+pub enum DoorError {
+    /// The port cannot be had.
+    #[error("cannot listen on {address}: {source}; {}", mend(source, option))]
+    Port {
+        /// The address.
+        address: SocketAddr,
+        /// The option that sets it.
+        option: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another daemon has the socket.
+    #[error("another daemon is running with this data folder: {0} answers; stop it or choose another --data-dir")]
+    AnotherDaemon(PathBuf),
+    /// The socket cannot be made.
+    #[error("cannot listen on {path}: {source}; check the data folder's owner and mode")]
+    Socket {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+fn mend(source: &io::Error, option: &str) -> String {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => format!("another program uses the port; stop it or choose another with {option}"),
+        io::ErrorKind::PermissionDenied => format!("ports below 1024 need a privilege; choose another with {option}"),
+        _ => format!("choose an address of this machine with {option}"),
+    }
+}
+
+/// Takes a TCP port.
+pub(super) async fn open_port(address: SocketAddr, option: &'static str) -> Result<TcpListener, DoorError> {
+    TcpListener::bind(address).await.map_err(|source| DoorError::Port { address, option, source })
+}
+
+/// Makes the unix socket, for its owner alone. One that a killed daemon left behind is replaced.
+pub(super) async fn open_socket(path: &Path) -> Result<UnixListener, DoorError> {
+    let failed = |source| DoorError::Socket { path: path.to_owned(), source };
+    if path.exists() {
+        if UnixStream::connect(path).await.is_ok() {
+            return Err(DoorError::AnotherDaemon(path.to_owned()));
+        }
+        std::fs::remove_file(path).map_err(failed)?;
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    Ok(listener)
+}
+
+/// Serves calls that come in by `listener` until `stop`, then lets those under way end.
+pub(super) async fn serve<L: Listener>(mut listener: L, router: Router, stop: CancellationToken) {
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let connections = TaskTracker::new();
+    while let Some(slot) = next_slot(&slots, &stop).await {
+        let stream = tokio::select! {
+            () = stop.cancelled() => break,
+            (stream, _) = listener.accept() => stream,
+        };
+        connections.spawn(converse(stream, router.clone(), stop.clone(), slot));
+    }
+    connections.close();
+    connections.wait().await;
+}
+
+async fn next_slot(slots: &Arc<Semaphore>, stop: &CancellationToken) -> Option<OwnedSemaphorePermit> {
+    tokio::select! {
+        () = stop.cancelled() => None,
+        slot = Arc::clone(slots).acquire_owned() => slot.ok(),
+    }
+}
+
+async fn converse<S>(stream: S, router: Router, stop: CancellationToken, _slot: OwnedSemaphorePermit)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut protocol = http1::Builder::new();
+    protocol.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    let conversation = protocol.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut conversation = std::pin::pin!(conversation);
+    let ended = tokio::select! {
+        ended = conversation.as_mut() => ended,
+        () = stop.cancelled() => {
+            conversation.as_mut().graceful_shutdown();
+            conversation.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a caller's connection ended early");
+    }
+}
