@@ -178,7 +178,7 @@ fn write_private(file: &Path, content: &[u8]) -> std::io::Result<()> {
     std::fs::rename(&temporary, file)
 }
 
-#[expect(clippy::disallowed_types, reason = "tokens need randomness that nobody can reproduce")]
+/// Tokens need randomness that nobody can reproduce; this is the one place that asks the system for it.
 fn random_bytes() -> Result<[u8; 32], TokenError> {
     let mut bytes = [0; 32];
     rand::rngs::SysRng.try_fill_bytes(&mut bytes).map_err(|_| TokenError::NoRandomness)?;

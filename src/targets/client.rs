@@ -6,7 +6,6 @@ use thiserror::Error;
 use url::Url;
 
 use super::deadline::{Deadline, Now};
-use super::fault::CallFailure;
 use super::http::HttpClient;
 use super::net::{Connector, TrustError};
 use super::proxmox::{Product, ProxmoxClient};
@@ -134,7 +133,27 @@ pub async fn observed_fingerprint(
     budget: Millis,
 ) -> Result<[u8; 32], Failure> {
     let deadline = Deadline::just_before(budget, now);
-    let name =
-        |fault: super::fault::Fault| -> CallFailure { fault.during(format!("TLS handshake with {}", url.authority())) };
-    connector.observe_fingerprint(url, deadline).await.map_err(|fault| name(fault).into_failure())
+    connector.observe_fingerprint(url, deadline).await.map_err(|fault| {
+        fault.during(format!("TLS handshake with {}", url.origin().ascii_serialization())).into_failure()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Timestamp;
+    use crate::targets::TcpCheck;
+
+    #[test]
+    fn a_poll_may_move_between_threads_and_clients_be_shared() {
+        fn moves<T: Send>(value: T) -> T {
+            value
+        }
+        fn is_shared<T: Send + Sync>() {}
+        is_shared::<Client>();
+        let access = Access::Tcp(TcpCheck { host: "127.0.0.1".into(), port: 1 });
+        let target = Target { key: "tcp::a".parse().unwrap(), display_name: "A".into(), access };
+        let client = Client::new(target, &Arc::default()).unwrap();
+        drop(moves(client.poll(&|| Timestamp::ZERO, Millis::ZERO)));
+    }
 }

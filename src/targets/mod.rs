@@ -6,7 +6,7 @@
 //! | --- | --- | --- |
 //! | pve | `/version`, `/cluster/resources`, `/cluster/status` (or `/nodes`, if that is forbidden), `/nodes/{n}/status` of the node asked (unless forbidden) | every 5 min: `/cluster/ceph/status` of a cluster, `/nodes/{n}/disks/list` |
 //! | pbs | `/version`, `/status/datastore-usage`, `/nodes/localhost/status` (unless forbidden) | every 5 min: `/admin/datastore` |
-//! | pmg | `/version`, `/config/cluster/status`, `/nodes/{n}/status` of every node (unless forbidden) | `/nodes/{n}/postfix/qshape`; every 5 min: `/statistics/mail`, `/quarantine/spamstatus` |
+//! | pmg | `/version`, `/config/cluster/status`, `/nodes/{n}/status` of all nodes (unless forbidden) | `/nodes/{n}/status` of some nodes; `/nodes/{n}/postfix/qshape`; every 5 min: `/statistics/mail`, `/quarantine/spamstatus` |
 //! | http, tcp | nothing: an endpoint that is down is a result (only a lack of sockets on this machine fails a poll) | |
 //!
 //! The password sign-in, where one is due, is part of the first call. A member of a cluster that cannot be connected to

@@ -1,10 +1,11 @@
 //! Lesson 3: a failure is told by status and kind of error, through the real client, never by text.
 
-use std::sync::Arc;
-
 use pulse::engine::{FailureClass, FailureKind, Millis};
 use pulse::lab::{Fault, FaultKind, HostPlan};
-use pulse::targets::{Connector, Trust};
+use pulse::targets::Trust;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 use crate::raw_server::{RawServer, Then, answer, pve_node};
 use crate::{Poller, SEED, SHORT, TOKEN, failure_of, kind_of, lab_with, pve_at};
@@ -112,21 +113,16 @@ async fn a_name_that_does_not_exist_is_a_fault_of_dns() {
 
 #[tokio::test]
 async fn a_port_that_does_not_speak_tls_is_not_the_api() {
-    let server = RawServer::plain(|_, _| (answer("400 Bad Request", "", ""), Then::Close)).await;
-    let url = server.url.replace("http://", "https://");
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    drop(server);
-    let port = listener.local_addr().unwrap().port();
-    let mut servers = tokio::task::JoinSet::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let mut servers = JoinSet::new();
     servers.spawn(async move {
         let (mut tcp, _) = listener.accept().await.unwrap();
-        tokio::io::AsyncWriteExt::write_all(&mut tcp, b"220 mail.example ESMTP\r\n").await.unwrap();
-        let mut rest = Vec::new();
-        let _ = tokio::io::AsyncReadExt::read_to_end(&mut tcp, &mut rest).await;
+        tcp.write_all(b"220 mail.example ESMTP\r\n").await.unwrap();
+        // Stays until the client has understood.
+        let _ = tcp.read_to_end(&mut Vec::new()).await;
     });
-    assert!(url.starts_with("https://"));
-    let poller = Poller::new(pve_at(&format!("https://127.0.0.1:{port}"), Trust::System));
-    assert_eq!(poller.failure().await.kind, FailureKind::NotTheApi);
+    assert_eq!(Poller::new(pve_at(&url, Trust::Fingerprint([0; 32]))).failure().await.kind, FailureKind::NotTheApi);
 }
 
 #[tokio::test]
@@ -189,9 +185,25 @@ async fn a_hung_poll_names_the_call_before_its_time_is_up() {
 async fn a_connection_closed_while_idle_is_no_failure() {
     // Closes after each answer without saying so first, as a host does whose idle time is short.
     let server = RawServer::tls(|line, _| (pve_node(line), Then::Close)).await;
-    let connector = Arc::new(Connector::default());
-    let poller = Poller::with(pve_at(&server.url, Trust::Fingerprint(server.fingerprint)), &connector);
+    let poller = Poller::new(pve_at(&server.url, Trust::Fingerprint(server.fingerprint)));
     for _ in 0..5 {
         poller.reading().await;
     }
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_ends_under_a_request_is_replaced_once() {
+    // The second request finds its connection ended; so do all from the eighth on, on whatever connection.
+    let server = RawServer::tls(|line, before| {
+        if before == 1 || before >= 7 { (String::new(), Then::Close) } else { (pve_node(line), Then::KeepOpen) }
+    })
+    .await;
+    let poller = Poller::new(pve_at(&server.url, Trust::Fingerprint(server.fingerprint)));
+    let report = poller.poll().await;
+    assert!(report.reading.is_some(), "{:?}", report.outcome);
+    assert_eq!((report.cost.calls, server.requests().len()), (6, 6), "five calls, one of them twice");
+    poller.poll().await;
+    let cut = poller.poll().await;
+    assert_eq!(kind_of(cut), FailureKind::Reset);
+    assert_eq!(server.requests().len(), 6 + 3 + 1, "a new connection is not tried again");
 }

@@ -1,7 +1,10 @@
 //! What polls cost the hosts (lessons 31 and 32).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
 
 use pulse::engine::Millis;
 use pulse::lab::{FaultKind, HostPlan, Lab};
@@ -118,4 +121,29 @@ async fn a_name_is_looked_up_once_for_many_connections() {
     }
     assert!(server.connections() > 30, "{}", server.connections());
     assert_eq!(lookups, 1);
+}
+
+/// Passes a wake-up on; whoever keeps it keeps what a task would keep.
+struct Alarm(Mutex<Waker>);
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        self.0.lock().unwrap().wake_by_ref();
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_holds_on_to_no_finished_task() {
+    let (lab, poller) = lab_with(HostPlan::pve(SEED, "a", 1)).await;
+    let alarm = Arc::new(Alarm(Mutex::new(Waker::noop().clone())));
+    let waker = Waker::from(Arc::clone(&alarm));
+    let mut poll = pin!(poller.poll());
+    let report = poll_fn(|context| {
+        *alarm.0.lock().unwrap() = context.waker().clone();
+        poll.as_mut().poll(&mut Context::from_waker(&waker))
+    })
+    .await;
+    assert!(report.reading.is_some(), "{:?}", report.outcome);
+    assert_eq!(lab.stats("a").unwrap().open_connections, 1);
+    assert_eq!(Arc::strong_count(&alarm), 2, "this test's own two");
 }

@@ -2,7 +2,7 @@
 
 use pulse::engine::{FailureKind, Millis, Outcome};
 use pulse::lab::{Fault, FaultKind, HostPlan};
-use pulse::targets::{GuestKind, PbsReading, PmgReading, PveReading, Reading};
+use pulse::targets::{Access, GuestKind, PbsReading, PmgReading, PveReading, Reading, Trust};
 use serde_json::json;
 
 use crate::raw_server::{RawServer, Then, answer, pve_node};
@@ -155,6 +155,50 @@ async fn an_optional_call_that_hangs_leaves_the_poll_its_time() {
 }
 
 #[tokio::test]
+async fn an_optional_call_that_hangs_leaves_the_others_theirs() {
+    let hanging = Fault::from(FaultKind::Hang).on("/nodes/a/postfix/qshape");
+    let (_lab, poller) = lab_with(HostPlan::pmg(SEED, "a").behaving(hanging)).await;
+    let reading = pmg(reading_of(poller.poll_within(Millis::new(600)).await));
+    assert_eq!(failed_paths(&reading.failed_calls), ["/nodes/a/postfix/qshape"]);
+    assert!(reading.mail.is_some() && reading.quarantine.is_some());
+}
+
+/// A mail gateway of the nodes `a` and `b`, of which those in `away` cannot be asked.
+async fn gateway_without(away: &'static [&'static str]) -> pulse::runtime::PollReport<Reading> {
+    let server = RawServer::tls(|line, _| {
+        let path = line.split(['?', ' ']).nth(1).unwrap().trim_start_matches("/api2/json");
+        if away.iter().any(|node| path == format!("/nodes/{node}/status")) {
+            return (answer("595 No route to host", "", ""), Then::KeepOpen);
+        }
+        let data = match path {
+            "/version" => r#"{"version":"8.2.1"}"#,
+            "/config/cluster/status" => r#"[{"name":"b","type":"node"},{"name":"a","type":"master"}]"#,
+            "/nodes/a/postfix/qshape" | "/nodes/b/postfix/qshape" => r#"[{"domain":"TOTAL","total":"3"}]"#,
+            _ => "{}",
+        };
+        (answer("200 OK", "", &format!(r#"{{"data":{data}}}"#)), Then::KeepOpen)
+    })
+    .await;
+    let mut target = pve_at(&server.url, Trust::Fingerprint(server.fingerprint));
+    if let Access::Pve(access) = target.access {
+        target.access = Access::Pmg(access);
+    }
+    Poller::new(target).poll().await
+}
+
+#[tokio::test]
+async fn a_mail_gateway_whose_second_node_is_away_still_shows_the_first() {
+    let whole = gateway_without(&[]).await;
+    let report = gateway_without(&["b"]).await;
+    assert_ne!(report.outcome, whole.outcome, "a node that goes is a change");
+    let reading = pmg(reading_of(report));
+    assert_eq!(failed_paths(&reading.failed_calls), ["/nodes/b/status"]);
+    assert_eq!(reading.nodes[0].queue.as_ref().unwrap().deferred, Some(3));
+    assert_eq!((reading.nodes[0].status.is_some(), reading.nodes[1].status.is_some()), (true, false));
+    assert!(matches!(gateway_without(&["a", "b"]).await.outcome, Outcome::Failure(_)), "there is none to read");
+}
+
+#[tokio::test]
 async fn the_last_good_data_of_an_optional_part_stays_marked_with_its_age() {
     let (lab, poller) = lab_with(HostPlan::pbs(SEED, "vault", &["daily"])).await;
     assert_eq!(pbs(poller.reading().await).failed_calls, []);
@@ -191,7 +235,7 @@ async fn hash_with(resources: &'static str) -> Outcome {
         (if is_list { answer("200 OK", "", &body) } else { pve_node(line) }, Then::KeepOpen)
     })
     .await;
-    let poller = Poller::new(pve_at(&server.url, pulse::targets::Trust::Fingerprint(server.fingerprint)));
+    let poller = Poller::new(pve_at(&server.url, Trust::Fingerprint(server.fingerprint)));
     poller.poll_within(BUDGET).await.outcome
 }
 
@@ -200,9 +244,9 @@ async fn the_change_hash_ignores_load_and_order_and_sees_state() {
     const GUEST: &str = r#"{"type":"qemu","vmid":7,"node":"a","name":"db","status":"running","cpu":0.1,"mem":5,"uptime":9,"netin":1,"tags":"x;y"}"#;
     const BUSY: &str = r#"{"type":"qemu","vmid":"7","node":"a","name":"db","status":"running","cpu":0.9,"mem":8,"uptime":99,"netin":7,"tags":"y,x"}"#;
     const OTHER: &str = r#"{"type":"lxc","vmid":8,"node":"a","status":"stopped"}"#;
-    let base = hash_with(const_format(GUEST, OTHER)).await;
+    let base = hash_with(entries(GUEST, OTHER)).await;
     assert!(matches!(base, Outcome::Success { .. }), "{base:?}");
-    assert_eq!(base, hash_with(const_format(OTHER, BUSY)).await);
+    assert_eq!(base, hash_with(entries(OTHER, BUSY)).await);
     assert_ne!(base, hash_with(OTHER).await, "a guest that is gone");
     for (from, to) in [
         (r#""status":"running""#, r#""status":"stopped""#),
@@ -213,12 +257,12 @@ async fn the_change_hash_ignores_load_and_order_and_sees_state() {
         (r#""type":"qemu""#, r#""type":"lxc""#),
     ] {
         let changed: &'static str = GUEST.replace(from, to).leak();
-        assert_ne!(base, hash_with(const_format(changed, OTHER)).await, "{to}");
+        assert_ne!(base, hash_with(entries(changed, OTHER)).await, "{to}");
     }
 }
 
 /// Two entries of a list. A test may leak a few bytes.
-fn const_format(first: &str, second: &str) -> &'static str {
+fn entries(first: &str, second: &str) -> &'static str {
     format!("{first},{second}").leak()
 }
 
@@ -244,7 +288,7 @@ async fn a_reading_is_bounded_and_says_so() {
         (answer("200 OK", "", &format!(r#"{{"data":[{}]}}"#, guests.join(","))), Then::KeepOpen)
     })
     .await;
-    let poller = Poller::new(pve_at(&server.url, pulse::targets::Trust::Fingerprint(server.fingerprint)));
+    let poller = Poller::new(pve_at(&server.url, Trust::Fingerprint(server.fingerprint)));
     let reading = pve(poller.reading().await);
     assert_eq!((reading.guests.len(), reading.truncated), (20_000, true));
 }

@@ -81,10 +81,10 @@ async fn a_certificate_can_be_looked_at_without_telling_anything() {
     assert_eq!(seen, fingerprint(host.fingerprint.as_deref().unwrap()));
     assert_eq!(lab.stats("vault").unwrap().requests, 0);
 
-    let nobody = "https://127.0.0.1:1".parse().unwrap();
+    let nobody = "https://me:secret@127.0.0.1:1".parse().unwrap();
     let failure = observed_fingerprint(&nobody, &connector, &|| Timestamp::ZERO, BUDGET).await.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Refused);
-    assert!(failure.message.contains("127.0.0.1:1"), "{}", failure.message);
+    assert!(failure.message.starts_with("TLS handshake with https://127.0.0.1:1: "), "{}", failure.message);
 }
 
 #[test]

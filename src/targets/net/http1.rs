@@ -1,21 +1,23 @@
-//! One HTTP/1.1 connection, driven by whoever uses it.
+//! One request over HTTP/1.1, driven by whoever makes it.
 //!
 //! hyper splits a connection into a sender and a driver that is usually spawned as a task. Here the driver is polled
-//! along with each request, so that an idle connection is plain memory and dropping a request closes its connection.
+//! along with the request and taken apart after the answer, so that an idle connection has no task and no buffers.
 
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::mem::MaybeUninit;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use futures::future::poll_fn;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body as _, Incoming};
-use hyper::client::conn::http1::{self, Connection, SendRequest};
+use hyper::client::conn::http1::{self, Connection};
 use hyper::ext::ReasonPhrase;
 use hyper::header::{CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead as _, ReadBuf};
 
 use super::connector::Stream;
 use crate::engine::FailureKind;
@@ -44,62 +46,49 @@ pub(in crate::targets) struct Answer {
     pub(in crate::targets) delimited: bool,
 }
 
-/// A connection on which requests are made one after the other.
-pub(super) struct Link {
-    sender: SendRequest<Full<Bytes>>,
-    driver: Driver,
-}
-
-/// The other half of the connection, until it ends.
-struct Driver(Option<Pin<Box<HttpConnection>>>);
-
 /// A request that got no usable answer.
 #[derive(Debug)]
-pub(super) struct LinkFault {
+pub(super) struct ExchangeFault {
     pub(super) fault: Fault,
     /// Not one byte of an answer had come, so the connection may have been closed before the request.
     pub(super) unanswered: bool,
 }
 
-impl Link {
-    pub(super) async fn over(stream: Box<dyn Stream>) -> Result<Self, Fault> {
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| http_fault(&error))?;
-        Ok(Self { sender, driver: Driver(Some(Box::pin(connection))) })
-    }
-
-    /// Whether the connection is still open, as far as this side has been told.
-    pub(super) async fn is_open(&mut self) -> bool {
-        let Self { sender, driver } = self;
-        let Some(ready) = driver.glance(sender.ready()).await else { return false };
-        ready.is_ok() && driver.0.is_some()
-    }
-
-    /// Makes one request. The connection comes back if another can follow.
-    pub(super) async fn ask(
-        mut self,
-        request: Request<Full<Bytes>>,
-        limit: BodyLimit,
-    ) -> Result<(Answer, Option<Self>), LinkFault> {
-        let sent = self.sender.send_request(request);
-        let response = self
-            .driver
-            .alongside(sent)
-            .await
-            .map_err(|error| LinkFault { fault: http_fault(&error), unanswered: true })?;
-        let (answer, whole) = self
-            .driver
-            .alongside(read(response, limit))
-            .await
-            .map_err(|fault| LinkFault { fault, unanswered: false })?;
-        let reusable = whole && self.is_open().await;
-        Ok((answer, reusable.then_some(self)))
-    }
+/// Makes one request. The stream comes back if another request can follow on it.
+pub(super) async fn exchange(
+    stream: Box<dyn Stream>,
+    request: Request<Full<Bytes>>,
+    limit: BodyLimit,
+) -> Result<(Answer, Option<Box<dyn Stream>>), ExchangeFault> {
+    let unanswered = |error: hyper::Error| ExchangeFault { fault: http_fault(&error), unanswered: true };
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(unanswered)?;
+    let mut driver = Driver(Some(Box::new(connection)));
+    let response = driver.alongside(sender.send_request(request)).await.map_err(unanswered)?;
+    let (answer, whole) =
+        driver.alongside(read(response, limit)).await.map_err(|fault| ExchangeFault { fault, unanswered: false })?;
+    let ready = driver.glance(sender.ready()).await;
+    let reusable = whole && matches!(ready, Some(Ok(())));
+    Ok((answer, if reusable { driver.into_stream() } else { None }))
 }
+
+/// Whether a stream is open and silent, as far as this side has been told.
+///
+/// It also takes the place of whoever waited for the stream last: a waker left behind would keep the memory of a
+/// finished task for as long as the stream is idle.
+pub(super) fn is_open(stream: &mut Box<dyn Stream>) -> bool {
+    let mut byte = [MaybeUninit::uninit()];
+    let mut buffer = ReadBuf::uninit(&mut byte);
+    // Its end, an error and a word that nobody asked for all make it useless.
+    Pin::new(stream).poll_read(&mut Context::from_waker(Waker::noop()), &mut buffer).is_pending()
+}
+
+/// The half of a connection that moves its bytes, until it ends.
+struct Driver(Option<Box<HttpConnection>>);
 
 impl Driver {
     /// Runs `work` to its end while the connection moves bytes.
     async fn alongside<F: Future>(&mut self, work: F) -> F::Output {
-        let mut work = std::pin::pin!(work);
+        let mut work = pin!(work);
         poll_fn(|context| {
             self.turn(context);
             work.as_mut().poll(context)
@@ -109,7 +98,7 @@ impl Driver {
 
     /// Runs `work` as far as it goes without waiting.
     async fn glance<F: Future>(&mut self, work: F) -> Option<F::Output> {
-        let mut work = std::pin::pin!(work);
+        let mut work = pin!(work);
         poll_fn(|context| {
             self.turn(context);
             Poll::Ready(match work.as_mut().poll(context) {
@@ -122,11 +111,18 @@ impl Driver {
 
     fn turn(&mut self, context: &mut Context<'_>) {
         if let Some(connection) = &mut self.0
-            && connection.as_mut().poll(context).is_ready()
+            && Pin::new(connection).poll(context).is_ready()
         {
             // What ended it reaches the request in flight, if there is one.
             self.0 = None;
         }
+    }
+
+    /// The bare stream, unless it ended or holds bytes that nobody asked for.
+    fn into_stream(self) -> Option<Box<dyn Stream>> {
+        let parts = self.0?.into_parts();
+        let mut stream = parts.io.into_inner();
+        (parts.read_buf.is_empty() && is_open(&mut stream)).then_some(stream)
     }
 }
 

@@ -10,7 +10,8 @@ use rustls::ClientConfig;
 use url::{Origin, Position, Url};
 
 use super::connector::Connector;
-use super::http1::{Answer, BodyLimit, Link};
+use super::connector::Stream;
+use super::http1::{self, Answer, BodyLimit};
 use crate::engine::FailureKind;
 use crate::runtime::PollCost;
 use crate::targets::deadline::Deadline;
@@ -44,10 +45,10 @@ pub(in crate::targets) struct Wire {
 
 #[derive(Default)]
 struct Kept {
-    link: Option<(Origin, Link)>,
-    /// Whether a poll has ended since the link was last used.
+    stream: Option<(Origin, Box<dyn Stream>)>,
+    /// Whether a poll has ended since the stream was last used.
     rested: bool,
-    /// Rested links found closed, in a row.
+    /// Rested streams found closed, in a row.
     found_closed: u8,
     /// Polls to come that close their connection themselves.
     closing: u8,
@@ -69,18 +70,19 @@ impl Wire {
     ) -> Result<Answer, Fault> {
         let origin = ask.url.origin();
         let request = request(ask)?;
-        cost.calls += 1;
-        if let Some(link) = self.take_open(&origin).await {
-            match deadline.run(link.ask(request.clone(), ask.limit), "no answer came").await? {
-                Ok((answer, link)) => return Ok(self.put_back(origin, answer, link, cost)),
+        if let Some(stream) = self.take_open(&origin) {
+            cost.calls += 1;
+            let exchange = http1::exchange(stream, request.clone(), ask.limit);
+            match deadline.run(exchange, "no answer came").await? {
+                Ok((answer, stream)) => return Ok(self.put_back(origin, answer, stream, cost)),
                 Err(broken) if broken.unanswered && broken.fault.kind == FailureKind::Reset => {}
                 Err(broken) => return Err(broken.fault),
             }
         }
         let stream = self.connector.open(ask.url, &self.tls, deadline, cost).await?;
-        let link = Link::over(stream).await?;
-        match deadline.run(link.ask(request, ask.limit), "no answer came").await? {
-            Ok((answer, link)) => Ok(self.put_back(origin, answer, link, cost)),
+        cost.calls += 1;
+        match deadline.run(http1::exchange(stream, request, ask.limit), "no answer came").await? {
+            Ok((answer, stream)) => Ok(self.put_back(origin, answer, stream, cost)),
             Err(broken) => Err(broken.fault),
         }
     }
@@ -96,30 +98,30 @@ impl Wire {
         let closing = kept.closing > 0;
         kept.closing = kept.closing.saturating_sub(1);
         if closing || !success {
-            kept.link = None;
+            kept.stream = None;
         }
     }
 
-    async fn take_open(&self, origin: &Origin) -> Option<Link> {
-        let (link, rested) = {
+    fn take_open(&self, origin: &Origin) -> Option<Box<dyn Stream>> {
+        let (stream, rested) = {
             let mut kept = self.lock();
-            (kept.link.take(), std::mem::take(&mut kept.rested))
+            (kept.stream.take(), std::mem::take(&mut kept.rested))
         };
-        let (at, mut link) = link?;
+        let (at, mut stream) = stream?;
         if at != *origin {
             return None;
         }
-        let open = link.is_open().await;
+        let open = http1::is_open(&mut stream);
         if rested {
             let mut kept = self.lock();
             kept.found_closed = if open { 0 } else { kept.found_closed.saturating_add(1) };
         }
-        open.then_some(link)
+        open.then_some(stream)
     }
 
-    fn put_back(&self, origin: Origin, answer: Answer, link: Option<Link>, cost: &mut PollCost) -> Answer {
+    fn put_back(&self, origin: Origin, answer: Answer, stream: Option<Box<dyn Stream>>, cost: &mut PollCost) -> Answer {
         cost.bytes += answer.body.len() as u64;
-        self.lock().link = link.map(|link| (origin, link));
+        self.lock().stream = stream.map(|stream| (origin, stream));
         answer
     }
 

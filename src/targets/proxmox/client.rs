@@ -30,7 +30,7 @@ pub(in crate::targets) struct ProxmoxClient {
 /// What a client remembers from poll to poll. Never locked across an await.
 #[derive(Default)]
 struct State {
-    /// The member asked first: the last one that answered.
+    /// The member asked first: the one that answered last, or the one after those that did not.
     preferred: usize,
     ticket: Option<Ticket>,
 }
@@ -91,10 +91,7 @@ impl ProxmoxClient {
             };
             self.wire.rest(read.is_ok());
             match read {
-                Ok(reading) => {
-                    self.lock().preferred = member;
-                    return Ok(reading);
-                }
+                Ok(reading) => return Ok(reading),
                 Err(failure) => {
                     let elsewhere = failure.fault.is_of_connection();
                     last_failure = Some(failure);

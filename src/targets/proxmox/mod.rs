@@ -6,6 +6,7 @@ mod credentials;
 mod pbs;
 mod pmg;
 mod pve;
+mod pve_answer;
 mod slow;
 mod visit;
 

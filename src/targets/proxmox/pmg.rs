@@ -45,7 +45,7 @@ pub struct PmgNode {
     pub role: Option<String>,
     /// Its address.
     pub address: Option<String>,
-    /// How it is doing; `None` if that could not be read.
+    /// How it is doing; `None` if it could not be asked.
     pub status: Option<NodeStatus>,
     /// Mail that waits on it.
     pub queue: Option<MailQueue>,
@@ -122,9 +122,7 @@ pub(super) async fn read(visit: &mut Visit<'_>, version: String, parts: &Parts) 
         nodes.push(PmgNode { name: "localhost".to_owned(), ..PmgNode::default() });
     }
     nodes.sort_by(|a, b| a.name.cmp(&b.name));
-    for node in &mut nodes {
-        read_node(visit, node).await?;
-    }
+    read_nodes(visit, &mut nodes).await?;
     read_slow_parts(visit, parts).await;
     let now = visit.now();
     let mut failed_calls = visit.take_failed_calls();
@@ -136,15 +134,36 @@ pub(super) async fn read(visit: &mut Visit<'_>, version: String, parts: &Parts) 
     Ok(PmgReading { version, nodes, mail, quarantine, truncated, failed_calls })
 }
 
-async fn read_node(visit: &mut Visit<'_>, node: &mut PmgNode) -> Result<(), CallFailure> {
-    let status: Option<NodeStatusAnswer> = visit.get_unless_forbidden(&format!("/nodes/{}/status", node.name)).await?;
-    node.status = status.map(NodeStatus::from);
+/// Reads every node. One that is away does not hide the others; the poll fails if there is none to read.
+async fn read_nodes(visit: &mut Visit<'_>, nodes: &mut [PmgNode]) -> Result<(), CallFailure> {
+    let mut none_read = None;
+    let mut any_read = false;
+    for node in nodes {
+        match visit.get_unless_forbidden::<NodeStatusAnswer>(&format!("/nodes/{}/status", node.name)).await {
+            Ok(status) => {
+                any_read = true;
+                node.status = status.map(NodeStatus::from);
+                read_queue(visit, node).await;
+            }
+            Err(failure) if failure.fault.is_of_connection() => return Err(failure),
+            Err(failure) => {
+                visit.note(FailedCall::from(&failure));
+                none_read = none_read.or(Some(failure));
+            }
+        }
+    }
+    match none_read {
+        Some(failure) if !any_read => Err(failure),
+        _ => Ok(()),
+    }
+}
+
+async fn read_queue(visit: &mut Visit<'_>, node: &mut PmgNode) {
     let path = format!("/nodes/{}/postfix/qshape?queue=deferred", node.name);
     match visit.get_optional::<Bounded<QueueAnswer, MAX_DOMAINS>>(&path).await {
         Ok(shape) => node.queue = Some(queue(&shape.entries)),
         Err(failure) => visit.note(FailedCall::from(&failure)),
     }
-    Ok(())
 }
 
 async fn read_slow_parts(visit: &mut Visit<'_>, parts: &Parts) {
@@ -167,6 +186,7 @@ impl PmgReading {
         digest.text(&self.version);
         digest.list(&self.nodes, |digest, node| {
             digest.text(&node.name).optional(node.role.as_deref()).optional(node.address.as_deref());
+            digest.flag(node.status.is_some());
         });
     }
 }

@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::answer::{NodeStatus, NodeStatusAnswer};
+use super::pve_answer::{CephAnswer, DiskAnswer, MemberAnswer, Members, NodeAnswer, ResourceAnswer, disks};
 use super::slow::SlowPart;
 use super::visit::{Visit, is_plain_name};
 use crate::engine::{FailureKind, Timestamp};
 use crate::targets::digest::ChangeDigest;
 use crate::targets::fault::{CallFailure, FailedCall};
-use crate::targets::lenient::{self, Bounded};
+use crate::targets::lenient::Bounded;
 use crate::targets::reading::{Dated, Usage};
 
 /// Entries of `/cluster/resources` that are looked at.
@@ -265,7 +266,9 @@ async fn read_slow_parts(visit: &mut Visit<'_>, reading: &PveReading, parts: &Pa
                 // Asking for their health would wake disks that sleep.
                 let path = format!("/nodes/{node}/disks/list?skipsmart=1");
                 let answer = visit.get_optional::<Bounded<DiskAnswer, MAX_DISKS>>(&path).await;
-                parts.with(|parts| parts.disks.entry(node).or_default().finish(asked, answer.map(disks)));
+                parts.with(|parts| {
+                    parts.disks.entry(node).or_default().finish(asked, answer.map(|list| disks(list.entries)))
+                });
             }
         }
     }
@@ -392,255 +395,4 @@ impl PveReading {
             });
         }
     }
-}
-
-/// An entry of `/cluster/resources`.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct ResourceAnswer {
-    #[serde(rename = "type", deserialize_with = "lenient::text")]
-    kind: Option<String>,
-    #[serde(deserialize_with = "lenient::text")]
-    node: Option<String>,
-    #[serde(deserialize_with = "lenient::text")]
-    status: Option<String>,
-    #[serde(deserialize_with = "lenient::count")]
-    vmid: Option<u64>,
-    #[serde(deserialize_with = "lenient::text")]
-    name: Option<String>,
-    #[serde(deserialize_with = "lenient::flag")]
-    template: Option<bool>,
-    #[serde(deserialize_with = "lenient::text")]
-    tags: Option<String>,
-    #[serde(deserialize_with = "lenient::text")]
-    pool: Option<String>,
-    #[serde(deserialize_with = "lenient::text")]
-    hastate: Option<String>,
-    #[serde(deserialize_with = "lenient::text")]
-    lock: Option<String>,
-    #[serde(deserialize_with = "lenient::text")]
-    storage: Option<String>,
-    #[serde(deserialize_with = "lenient::text")]
-    plugintype: Option<String>,
-    #[serde(deserialize_with = "lenient::flag")]
-    shared: Option<bool>,
-    #[serde(deserialize_with = "lenient::text")]
-    content: Option<String>,
-    #[serde(deserialize_with = "lenient::number")]
-    cpu: Option<f64>,
-    #[serde(deserialize_with = "lenient::count")]
-    maxcpu: Option<u64>,
-    #[serde(deserialize_with = "lenient::count")]
-    mem: Option<u64>,
-    #[serde(deserialize_with = "lenient::count")]
-    maxmem: Option<u64>,
-    #[serde(deserialize_with = "lenient::count")]
-    disk: Option<u64>,
-    #[serde(deserialize_with = "lenient::count")]
-    maxdisk: Option<u64>,
-    #[serde(deserialize_with = "lenient::count")]
-    netin: Option<u64>,
-    #[serde(deserialize_with = "lenient::count")]
-    netout: Option<u64>,
-    #[serde(deserialize_with = "lenient::count")]
-    diskread: Option<u64>,
-    #[serde(deserialize_with = "lenient::count")]
-    diskwrite: Option<u64>,
-    #[serde(deserialize_with = "lenient::count")]
-    uptime: Option<u64>,
-}
-
-impl ResourceAnswer {
-    fn into_node(self) -> Option<PveNode> {
-        Some(PveNode {
-            name: self.node?,
-            online: self.status.as_deref() == Some("online"),
-            cpu: self.cpu,
-            cpus: self.maxcpu,
-            memory: Usage { used: self.mem, total: self.maxmem },
-            root_disk: Usage { used: self.disk, total: self.maxdisk },
-            uptime_seconds: self.uptime,
-            ..PveNode::default()
-        })
-    }
-
-    fn into_guest(self, kind: GuestKind) -> Option<Guest> {
-        Some(Guest {
-            vmid: self.vmid?,
-            kind,
-            name: self.name,
-            node: self.node?,
-            status: self.status.unwrap_or_else(|| "unknown".to_owned()),
-            template: self.template.unwrap_or(false),
-            tags: words(self.tags.as_deref()),
-            pool: self.pool,
-            ha_state: self.hastate,
-            lock: self.lock,
-            cpu: self.cpu,
-            cpus: self.maxcpu,
-            memory: Usage { used: self.mem, total: self.maxmem },
-            disk: Usage { used: self.disk, total: self.maxdisk },
-            network_in: self.netin,
-            network_out: self.netout,
-            disk_read: self.diskread,
-            disk_write: self.diskwrite,
-            uptime_seconds: self.uptime,
-        })
-    }
-
-    fn into_storage(self) -> Option<Storage> {
-        Some(Storage {
-            id: self.storage?,
-            node: self.node?,
-            kind: self.plugintype,
-            status: self.status.unwrap_or_else(|| "unknown".to_owned()),
-            shared: self.shared.unwrap_or(false),
-            content: words(self.content.as_deref()),
-            usage: Usage { used: self.disk, total: self.maxdisk },
-        })
-    }
-}
-
-/// The parts of `a;b,c d`, sorted.
-fn words(text: Option<&str>) -> Vec<String> {
-    let split = text.unwrap_or_default().split([';', ',', ' ']);
-    let mut words: Vec<String> = split.filter(|word| !word.is_empty()).map(str::to_owned).collect();
-    words.sort_unstable();
-    words.dedup();
-    words
-}
-
-/// The entries of `/cluster/status`: the cluster, if there is one, and its nodes.
-struct Members(Vec<MemberAnswer>);
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct MemberAnswer {
-    #[serde(rename = "type", deserialize_with = "lenient::text")]
-    kind: Option<String>,
-    #[serde(deserialize_with = "lenient::text")]
-    name: Option<String>,
-    #[serde(deserialize_with = "lenient::flag")]
-    quorate: Option<bool>,
-    #[serde(deserialize_with = "lenient::count")]
-    nodes: Option<u64>,
-    #[serde(deserialize_with = "lenient::text")]
-    ip: Option<String>,
-    #[serde(deserialize_with = "lenient::flag")]
-    online: Option<bool>,
-    #[serde(deserialize_with = "lenient::flag")]
-    local: Option<bool>,
-}
-
-/// An entry of `/nodes`.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct NodeAnswer {
-    #[serde(deserialize_with = "lenient::text")]
-    node: Option<String>,
-    #[serde(deserialize_with = "lenient::text")]
-    status: Option<String>,
-}
-
-impl From<NodeAnswer> for MemberAnswer {
-    fn from(answer: NodeAnswer) -> Self {
-        Self {
-            kind: Some("node".to_owned()),
-            online: answer.status.map(|status| status == "online"),
-            name: answer.node,
-            ..Self::default()
-        }
-    }
-}
-
-impl Members {
-    fn nodes(&self) -> impl Iterator<Item = &MemberAnswer> {
-        self.0.iter().filter(|entry| entry.kind.as_deref() == Some("node"))
-    }
-
-    fn cluster(&self) -> Option<Cluster> {
-        let entry = self.0.iter().find(|entry| entry.kind.as_deref() == Some("cluster"))?;
-        Some(Cluster { name: entry.name.clone()?, quorate: entry.quorate.unwrap_or(false), members: entry.nodes })
-    }
-
-    /// The node that answers: the one marked so, or the only one.
-    fn local(&self) -> Option<&str> {
-        let mut nodes = self.nodes();
-        let marked = self.nodes().find(|node| node.local == Some(true));
-        let only = || nodes.next().filter(|_| nodes.next().is_none());
-        marked.or_else(only)?.name.as_deref().filter(|name| is_plain_name(name))
-    }
-}
-
-/// `/cluster/ceph/status`.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct CephAnswer {
-    health: CephHealthAnswer,
-    pgmap: CephSpaceAnswer,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct CephHealthAnswer {
-    #[serde(deserialize_with = "lenient::text")]
-    status: Option<String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct CephSpaceAnswer {
-    #[serde(deserialize_with = "lenient::count")]
-    bytes_used: Option<u64>,
-    #[serde(deserialize_with = "lenient::count")]
-    bytes_total: Option<u64>,
-}
-
-impl From<CephAnswer> for CephStatus {
-    fn from(answer: CephAnswer) -> Self {
-        Self {
-            health: answer.health.status.unwrap_or_else(|| "unknown".to_owned()),
-            usage: Usage { used: answer.pgmap.bytes_used, total: answer.pgmap.bytes_total },
-        }
-    }
-}
-
-/// An entry of `/nodes/{n}/disks/list`.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct DiskAnswer {
-    #[serde(deserialize_with = "lenient::text")]
-    devpath: Option<String>,
-    #[serde(deserialize_with = "lenient::text")]
-    model: Option<String>,
-    #[serde(deserialize_with = "lenient::text")]
-    serial: Option<String>,
-    #[serde(rename = "type", deserialize_with = "lenient::text")]
-    kind: Option<String>,
-    #[serde(deserialize_with = "lenient::text")]
-    used: Option<String>,
-    #[serde(deserialize_with = "lenient::count")]
-    size: Option<u64>,
-    #[serde(deserialize_with = "lenient::number")]
-    wearout: Option<f64>,
-}
-
-fn disks(answer: Bounded<DiskAnswer, MAX_DISKS>) -> Vec<Disk> {
-    let mut disks: Vec<Disk> = answer
-        .entries
-        .into_iter()
-        .filter_map(|disk| {
-            Some(Disk {
-                device: disk.devpath?,
-                model: disk.model,
-                serial: disk.serial,
-                kind: disk.kind,
-                used_for: disk.used,
-                size: disk.size,
-                life_left_percent: disk.wearout,
-            })
-        })
-        .collect();
-    disks.sort_by(|a, b| a.device.cmp(&b.device));
-    disks
 }
