@@ -208,7 +208,7 @@ fn run(steps: &[Step], seed: u64) -> Vec<String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn any_sequence_of_inputs_leaves_the_engine_valid(steps in proptest::collection::vec(step(), 1..200), seed: u64) {

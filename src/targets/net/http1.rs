@@ -50,7 +50,7 @@ pub(in crate::targets) struct Answer {
 #[derive(Debug)]
 pub(super) struct ExchangeFault {
     pub(super) fault: Fault,
-    /// Not one byte of an answer had come, so the connection may have been closed before the request.
+    /// No head of an answer had come, so the connection may have been closed before the request.
     pub(super) unanswered: bool,
 }
 
