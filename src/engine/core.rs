@@ -16,7 +16,8 @@ use super::jitter::JitterSource;
 use super::key::{InstanceId, InstanceKey, InstanceType};
 use super::load::LoadMeter;
 use super::outcome::Outcome;
-use super::settings::{PerType, Settings};
+use super::per_type::PerType;
+use super::settings::Settings;
 use super::time::{Millis, Timestamp};
 
 /// Something that happened outside.

@@ -7,8 +7,8 @@ use super::core::{Engine, Totals};
 use super::dead_letter::DeadLetterReason;
 use super::instance::{ErrorRecord, Instance, Place};
 use super::key::InstanceKey;
+use super::per_type::PerType;
 use super::score::Score;
-use super::settings::PerType;
 use super::time::{Millis, Timestamp};
 
 /// Tasks due within this span count as due soon.

@@ -20,6 +20,7 @@ mod lists;
 mod load;
 mod operate;
 mod outcome;
+mod per_type;
 mod reference;
 mod score;
 mod settings;
@@ -36,11 +37,12 @@ pub use instance::{ErrorRecord, InstanceSpec, Place};
 pub use interval::{Adaptive, Choice, IntervalPolicy, IntervalReason, Observation, PolicyMemory};
 pub use key::{InstanceId, InstanceKey, InstanceType, KeyError, MAX_NAME_BYTES};
 pub use outcome::{ChangeHash, Failure, FailureClass, FailureKind, Outcome};
+pub use per_type::PerType;
 pub use reference::Reference;
 pub use score::Score;
 pub use settings::{
-    BackoffSettings, BreakerSettings, DeadLetterSettings, FAILURES_RANGE, IN_FLIGHT_RANGE, INTERVAL_RANGE, PerType,
-    Settings, SettingsDraft, SettingsError, SettingsErrors, SettingsField, TIMEOUT_RANGE, TypeSettings,
+    BackoffSettings, BreakerSettings, DeadLetterSettings, FAILURES_RANGE, IN_FLIGHT_RANGE, INTERVAL_RANGE, Settings,
+    SettingsDraft, SettingsError, SettingsErrors, SettingsField, TIMEOUT_RANGE, TypeSettings,
 };
 pub use time::{Millis, Timestamp};
 pub use verify::Violation;
