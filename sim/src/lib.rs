@@ -1,1 +1,35 @@
-//! The simulator.
+//! The simulator: the scheduler of Pulse in a seeded world on virtual time, with a judge that knows the truth.
+//!
+//! One seed, one run: whatever is found can be replayed and shrunk. `docs/simulation.md` tells how to use it.
+
+mod builtin;
+mod compare;
+mod host;
+mod judge;
+mod operators;
+mod run;
+mod scenario;
+mod shrink;
+mod stack;
+mod streams;
+mod swarm;
+mod trace;
+mod values;
+mod violation;
+mod world;
+
+pub use builtin::{BUILTIN, builtin};
+pub use compare::{Comparison, Measured, compare};
+pub use judge::SOMETIMES;
+pub use run::{Freshness, Report, RunOptions, run};
+pub use scenario::{
+    Action, Answer, Expect, ExpectDeadLetters, ExpectGroup, Fault, FaultKind, HostGroup, Operator, Others, Scenario,
+    ScenarioError,
+};
+pub use shrink::{Shrunk, shrink};
+pub use stack::run_stack;
+pub use swarm::swarm;
+pub use trace::Trace;
+pub use values::{Rate, Span};
+pub use violation::{Rule, Violation};
+pub use world::Policy;

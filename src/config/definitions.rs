@@ -276,7 +276,7 @@ impl SettingDefinition {
     }
 
     /// Sets the field to the text of an environment variable.
-    pub(super) fn set_from_text(&self, draft: &mut SettingsDraft, text: &str) -> Result<(), Problem> {
+    pub fn set_from_text(&self, draft: &mut SettingsDraft, text: &str) -> Result<(), Problem> {
         let text = text.trim();
         match &self.slot {
             Slot::Switch(field) => *field(draft) = switch_from_text(text)?,

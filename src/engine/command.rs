@@ -16,7 +16,7 @@ use super::time::Timestamp;
 pub struct CommandId(pub u64);
 
 /// What an operator can tell the engine to do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "command")]
 pub enum Command {
     /// Close the breaker, forget the failures in a row and poll soon.
@@ -51,7 +51,7 @@ pub enum Command {
 }
 
 /// What a command did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "reply")]
 pub enum Reply {
     /// The breaker is closed.
@@ -89,7 +89,7 @@ pub enum Reply {
 }
 
 /// Why a command was refused. Nothing changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CommandError {
     /// No instance has this key.

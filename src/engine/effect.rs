@@ -34,7 +34,7 @@ impl Ticket {
 }
 
 /// One thing that the driver has to do or to pass on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
     /// Start this poll and report its outcome with the ticket.
@@ -46,7 +46,7 @@ pub enum Effect {
 }
 
 /// A poll to start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PollOrder {
     /// Names the poll, and the instance.
     pub ticket: Ticket,
@@ -109,7 +109,7 @@ impl Effects {
 }
 
 /// Something that happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Event {
     /// When.
     pub at: Timestamp,
@@ -118,7 +118,7 @@ pub struct Event {
 }
 
 /// To whom it happened, and what.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum What {
     /// To one instance.
@@ -133,7 +133,7 @@ pub enum What {
 }
 
 /// What happened to one instance.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "event")]
 pub enum InstanceEvent {
     /// It joined the fleet under this number.
@@ -239,7 +239,7 @@ pub enum InstanceEvent {
 }
 
 /// What happened to the fleet.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "event")]
 pub enum FleetEvent {
     /// The settings were replaced.

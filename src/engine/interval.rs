@@ -63,7 +63,7 @@ impl Choice {
 }
 
 /// Why an instance is polled next when it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IntervalReason {
     /// Newly known: its first poll is spread over the base interval.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::time::Millis;
 
 /// The result of one poll.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "result")]
 pub enum Outcome {
     /// The instance answered, and every call that matters was understood.
@@ -27,7 +27,7 @@ pub enum Outcome {
 pub struct ChangeHash(pub u64);
 
 /// Why a poll failed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Failure {
     /// What went wrong; decides between [`FailureClass::Transient`] and [`FailureClass::Permanent`].

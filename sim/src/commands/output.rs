@@ -1,0 +1,98 @@
+//! How results are shown: as a table, as JSON, as JUnit XML.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use comfy_table::Table;
+use comfy_table::presets::NOTHING;
+use serde_json::{Value, json};
+use sim::Report;
+
+use super::Failed;
+
+/// A report and the real time it took.
+#[derive(Clone, Debug)]
+pub(super) struct Timed {
+    pub(super) report: Report,
+    pub(super) took: Duration,
+}
+
+impl Timed {
+    pub(super) fn to_json(&self) -> Value {
+        let mut value = json!(self.report);
+        value["wallSeconds"] = json!(self.took.as_secs_f64());
+        value
+    }
+}
+
+/// The command that makes a run again.
+pub(super) fn replay_command(report: &Report) -> String {
+    format!("cargo run --release --bin sim -- replay {} {} --trace", report.scenario, report.seed)
+}
+
+/// Prints a table of reports, and for each broken one what was broken and how to replay it.
+pub(super) fn print_table(reports: &[Timed]) {
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    table.set_header(["SCENARIO", "SEED", "VERDICT", "VIRTUAL", "POLLS", "EVENTS", "WALL", "EVENTS/S", "TRACE"]);
+    for Timed { report, took } in reports {
+        let rate = report.events as f64 / took.as_secs_f64().max(1e-9);
+        table.add_row([
+            report.scenario.clone(),
+            report.seed.to_string(),
+            report.verdict.to_owned(),
+            format!("{:.0}s", report.virtual_seconds),
+            report.polls.to_string(),
+            report.events.to_string(),
+            format!("{:.3}s", took.as_secs_f64()),
+            format!("{:.1}M", rate / 1e6),
+            report.trace_hash.clone(),
+        ]);
+    }
+    println!("{table}");
+    for Timed { report, .. } in reports {
+        print_violations(report);
+    }
+}
+
+/// Prints what was broken and how to replay it.
+pub(super) fn print_violations(report: &Report) {
+    for violation in &report.violations {
+        println!("{} seed {}: {violation}", report.scenario, report.seed);
+    }
+    if !report.passed() {
+        println!("replay it: {}", replay_command(report));
+    }
+}
+
+/// Writes reports as JUnit XML.
+pub(super) fn write_junit(file: &Path, reports: &[Timed]) -> Result<(), Failed> {
+    let failures = reports.iter().filter(|timed| !timed.report.passed()).count();
+    let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
+    let _ = writeln!(xml, "<testsuite name=\"sim\" tests=\"{}\" failures=\"{failures}\">", reports.len());
+    for Timed { report, took } in reports {
+        let name = escape(&format!("{} seed {}", report.scenario, report.seed));
+        let seconds = took.as_secs_f64();
+        let _ = write!(xml, "  <testcase name=\"{name}\" classname=\"sim\" time=\"{seconds:.3}\">");
+        for violation in &report.violations {
+            let message = escape(&violation.to_string());
+            let _ = write!(xml, "<failure message=\"{message}\">{}</failure>", escape(&replay_command(report)));
+        }
+        xml.push_str("</testcase>\n");
+    }
+    xml.push_str("</testsuite>\n");
+    std::fs::write(file, xml).map_err(|error| Failed::Usage(format!("cannot write {}: {error}", file.display())))
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// Broken if any report is.
+pub(super) fn verdict(reports: &[Timed]) -> Result<(), Failed> {
+    match reports.iter().all(|timed| timed.report.passed()) {
+        true => Ok(()),
+        false => Err(Failed::Broken),
+    }
+}

@@ -1,0 +1,218 @@
+//! One run of a scenario, and what came of it.
+
+use pulse::engine::{Millis, Settings, Timestamp};
+use serde::Serialize;
+
+use crate::judge::SOMETIMES;
+use crate::scenario::{Expect, Others, Scenario};
+use crate::violation::{Rule, Violation};
+use crate::world::{Policy, World};
+
+/// Time for the last penalties to pass, beyond the longest of them.
+const GRACE: Millis = Millis::from_mins(2);
+/// Within this time five failures in a row make a dead letter earned, by section 5 of the contract.
+const EARNED_WITHIN: Millis = Millis::from_mins(30);
+
+/// How to run a scenario.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RunOptions {
+    /// Which interval policy the engine has.
+    pub policy: Policy,
+    /// Keep the trace's lines.
+    pub keep_trace: bool,
+    /// Keep what [`Freshness`] is made of.
+    pub keep_ages: bool,
+}
+
+/// What came of a run.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Which scenario.
+    pub scenario: String,
+    /// Which seed.
+    pub seed: u64,
+    /// How it was driven.
+    pub mode: &'static str,
+    /// `pass` or `fail`.
+    pub verdict: &'static str,
+    /// Events of the engine.
+    pub events: u64,
+    /// Polls started.
+    pub polls: u64,
+    /// Virtual time.
+    pub virtual_seconds: f64,
+    /// The trace's hash, in hexadecimal.
+    pub trace_hash: String,
+    /// What was wrong.
+    pub violations: Vec<Violation>,
+    /// How often each rare state was reached.
+    #[serde(skip)]
+    pub sometimes: [u64; SOMETIMES.len()],
+    /// How fresh the fleet was, if it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub freshness: Option<Freshness>,
+    /// The trace's lines, if they were kept.
+    #[serde(skip)]
+    pub trace: Vec<String>,
+}
+
+/// How old readings were, over time and over the fleet.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Freshness {
+    /// Mean age, in milliseconds.
+    pub mean_age: f64,
+    /// The age that one percent of moments exceed, in milliseconds.
+    pub p99_age: f64,
+    /// Mean time from the beginning of an outage to the first failed poll, in milliseconds.
+    pub mean_detection: f64,
+    /// The time that one outage in a hundred takes longer to be seen, in milliseconds.
+    pub p99_detection: f64,
+}
+
+impl Report {
+    /// Whether every rule held.
+    pub fn passed(&self) -> bool {
+        self.violations.is_empty()
+    }
+}
+
+/// Runs `scenario` with `seed`. The same arguments give the same report.
+///
+/// ```
+/// let scenario = sim::builtin("integration").expect("it is built in");
+/// let report = sim::run(&scenario, 1, sim::RunOptions::default());
+/// assert!(report.passed(), "{:?}", report.violations);
+/// assert_eq!(report.trace_hash, sim::run(&scenario, 1, sim::RunOptions::default()).trace_hash);
+/// ```
+pub fn run(scenario: &Scenario, seed: u64, options: RunOptions) -> Report {
+    let mut world = World::new(scenario, seed, options);
+    world.run();
+    let freshness = options.keep_ages.then(|| freshness(&world));
+    if world.judge.violations.is_empty() {
+        expect(scenario, &mut world);
+    }
+    if scenario.expect.liveness && world.judge.violations.is_empty() {
+        liveness(scenario, &mut world);
+    }
+    let violations = std::mem::take(&mut world.judge.violations);
+    Report {
+        scenario: scenario.name.clone(),
+        seed,
+        mode: "engine",
+        verdict: if violations.is_empty() { "pass" } else { "fail" },
+        events: world.trace.events(),
+        polls: world.polls,
+        virtual_seconds: world.now().as_millis() as f64 / 1_000.0,
+        trace_hash: format!("{:016x}", world.trace.hash()),
+        sometimes: world.judge.sometimes,
+        freshness,
+        violations,
+        trace: world.trace.into_lines(),
+    }
+}
+
+/// Holds the end of a run against what the scenario expects.
+fn expect(scenario: &Scenario, world: &mut World<'_>) {
+    let expect = &scenario.expect;
+    let (deepest, last) = (world.deepest_queue, world.queue_depth());
+    if let Some(most) = expect.max_queue_depth.filter(|most| deepest > *most) {
+        world.judge.accuse(Rule::QueueDepth, || format!("{deepest} at its deepest, {most} are allowed"));
+    }
+    if let Some(most) = expect.final_queue_depth.filter(|most| last > *most) {
+        world.judge.accuse(Rule::QueueDepth, || format!("{last} at the end, {most} are allowed"));
+    }
+    for host in 0..world.hosts.len() {
+        expect_of_host(scenario, expect, world, host);
+    }
+}
+
+fn expect_of_host(scenario: &Scenario, expect: &Expect, world: &mut World<'_>, host: usize) {
+    let now = world.now();
+    let key = world.hosts[host].key.clone();
+    let group = &scenario.hosts[world.hosts[host].group].group;
+    let truth = world.judge.truths[host].clone();
+    if let Some(expected) = &expect.dead_letters {
+        let must = expected.groups.contains(group);
+        let since = Timestamp::from_millis(now.as_millis().saturating_sub(EARNED_WITHIN.get()));
+        let threshold = world.settings().dead_letter.after_transient_failures;
+        let may = expected.others == Others::Earned && truth.failed_in_a_row_since(threshold, since);
+        match truth.dead {
+            None if must => world.judge.accuse(Rule::DeadLetters, || format!("{key} is not dead-lettered")),
+            Some(_) if !must && !may => {
+                world.judge.accuse(Rule::DeadLetters, || format!("{key} is dead-lettered, which it did not earn"));
+            }
+            _ => {}
+        }
+    }
+    let Some(wanted) = expect.groups.get(group) else { return };
+    let mut wrong = |detail: String| world.judge.accuse(Rule::Group, || format!("{key}: {detail}"));
+    if let Some(least) = wanted.min_successes.filter(|least| truth.successes_after_warm_up < *least) {
+        wrong(format!("{} successes after the warm-up, expected {least}", truth.successes_after_warm_up));
+    }
+    if let Some(least) = wanted.min_failures.filter(|least| truth.failed < *least) {
+        wrong(format!("{} failures, expected {least}", truth.failed));
+    }
+    if wanted.recovers && truth.recoveries == 0 {
+        wrong("it never recovered".to_owned());
+    }
+    let age = truth.last_success.map_or(Millis::MAX, |at| now - at);
+    if let Some(most) = wanted.max_age.filter(|most| age > most.0 && truth.dead.is_none()) {
+        wrong(format!("the last success is {age} old, {most} are allowed"));
+    }
+}
+
+/// After the last fault everybody must be well within this time: the longest penalty, and an interval.
+pub(crate) fn longest_penalty(settings: &Settings) -> Millis {
+    let rules = settings.dead_letter;
+    let penalties =
+        [rules.permanent_recheck, rules.transient_recheck_max, settings.backoff.max, settings.breaker.open_max];
+    penalties.into_iter().max().unwrap_or_default() + settings.max_interval + GRACE
+}
+
+/// Everything answers from now on: within the longest penalty everybody must be well.
+fn liveness(scenario: &Scenario, world: &mut World<'_>) {
+    let settings = scenario.valid_settings();
+    let longest = longest_penalty(&settings);
+    world.calm_down(longest);
+    let now = world.now();
+    for host in 0..world.hosts.len() {
+        let truth = world.judge.truths[host].clone();
+        let key = world.hosts[host].key.clone();
+        let stretched = settings.max_interval + settings.max_interval + GRACE;
+        let fresh = truth.last_success.is_some_and(|at| now - at <= stretched);
+        if truth.dead.is_some() || truth.failures > 0 || !fresh || !truth.present || truth.paused {
+            let dead = truth.dead;
+            let detail = || format!("{key} is not well {longest} after the last fault: {dead:?}, fresh {fresh}");
+            world.judge.accuse(Rule::Liveness, detail);
+        }
+    }
+}
+
+fn freshness(world: &World<'_>) -> Freshness {
+    let truths = &world.judge.truths;
+    let mut gaps: Vec<u32> = truths.iter().flat_map(|truth| truth.ages.iter().copied()).collect();
+    let total: u64 = gaps.iter().map(|gap| u64::from(*gap)).sum();
+    let area: u128 = truths.iter().map(|truth| truth.age_sum).sum();
+    let mean_age = area as f64 / (total.max(1) as f64);
+    // Within a gap the age runs from zero to the gap: the time spent above an age is the sum of what gaps exceed it by.
+    gaps.sort_unstable_by(|a, b| b.cmp(a));
+    let above = total as f64 / 100.0;
+    let (mut sum, mut count) = (0.0, 0.0);
+    let mut p99_age = 0.0;
+    for (index, gap) in gaps.iter().enumerate() {
+        sum += f64::from(*gap);
+        count += 1.0;
+        let next = gaps.get(index + 1).copied().map_or(0.0, f64::from);
+        p99_age = (sum - above) / count;
+        if p99_age >= next {
+            break;
+        }
+    }
+    let mut detections = world.detections.clone();
+    detections.sort_unstable();
+    let mean_detection = detections.iter().map(|it| it.get() as f64).sum::<f64>() / detections.len().max(1) as f64;
+    let p99_detection = detections.get(detections.len() * 99 / 100).map_or(0.0, |it| it.get() as f64);
+    Freshness { mean_age, p99_age, mean_detection, p99_detection }
+}

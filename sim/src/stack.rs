@@ -1,0 +1,232 @@
+//! The daemon's own driver in the simulated world, on tokio's paused clock.
+//!
+//! It must give the same events as the simulator's loop: the same seed is run both ways and the traces are compared, so
+//! whatever the judge says of one holds for the other. Faults of the driver's surroundings (stalls, crashes, answers that
+//! come after a poll was dropped) have no place here and are left out.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::future::{BoxFuture, FutureExt, join_all};
+use pulse::engine::{
+    Adaptive, Command, Engine, Event, InstanceKey, InstanceSpec, IntervalPolicy, Reference, SettingsDraft, Timestamp,
+};
+use pulse::runtime::{Clock, Driver, Handle, PollCost, PollReport, PollRequest, Subscriber, TokioClock, Transport};
+use tokio_util::sync::CancellationToken;
+
+use crate::host::Host;
+use crate::operators::{Operators, Request};
+use crate::run::{Report, RunOptions, longest_penalty, run};
+use crate::scenario::{FaultKind, Scenario};
+use crate::trace::Trace;
+use crate::violation::{Rule, Violation};
+use crate::world::Policy;
+
+/// Runs `scenario` both by the simulator's loop and by the daemon's driver, and compares the traces.
+///
+/// # Panics
+/// The operating system gives no runtime.
+pub fn run_stack(scenario: &Scenario, seed: u64, options: RunOptions) -> Report {
+    let scenario = without_foreign_faults(scenario);
+    let mut report = run(&scenario, seed, options);
+    report.mode = "stack";
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime = runtime.expect("a runtime without sockets needs nothing that a system could refuse");
+    let trace = runtime.block_on(drive(&scenario, seed, options.policy));
+    let hash = format!("{:016x}", trace.hash());
+    if report.passed() && hash != report.trace_hash {
+        let detail = format!("the simulator's loop gives {}, the daemon's driver {hash}", report.trace_hash);
+        report.violations.push(Violation { rule: Rule::Determinism, at: Timestamp::ZERO, detail });
+        report.verdict = "fail";
+    }
+    report.trace_hash = hash;
+    report
+}
+
+fn without_foreign_faults(scenario: &Scenario) -> Scenario {
+    const FOREIGN: [FaultKind; 4] =
+        [FaultKind::Stall, FaultKind::Crash, FaultKind::LateAnswers, FaultKind::DoubledAnswers];
+    let mut scenario = scenario.clone();
+    scenario.faults.retain(|fault| !FOREIGN.contains(&fault.kind));
+    scenario
+}
+
+/// What the hosts, the operators and the test share.
+struct Shared {
+    scenario: Scenario,
+    hosts: Vec<Host>,
+    calm: bool,
+}
+
+type SharedWorld = Arc<Mutex<Shared>>;
+
+fn lock(world: &SharedWorld) -> std::sync::MutexGuard<'_, Shared> {
+    world.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct SimulatedHosts {
+    world: SharedWorld,
+    clock: Arc<TokioClock>,
+}
+
+impl Transport for SimulatedHosts {
+    type Reading = ();
+
+    fn poll(&self, request: PollRequest) -> impl Future<Output = PollReport<()>> + Send + 'static {
+        let (world, clock) = (Arc::clone(&self.world), Arc::clone(&self.clock));
+        async move {
+            let now = clock.now();
+            let ending = {
+                let Shared { scenario, hosts, calm } = &mut *lock(&world);
+                let host = hosts.iter_mut().find(|host| host.key == request.key);
+                host.map(|host| host.poll(scenario, now, request.timeout, *calm))
+            };
+            let Some((ending, after)) = ending.and_then(|it| it.after.map(|after| (it, after))) else {
+                return std::future::pending().await;
+            };
+            clock.sleep_until(now + after).await;
+            PollReport { outcome: ending.outcome, reading: None, cost: PollCost::default() }
+        }
+    }
+}
+
+struct Tracer(Arc<Mutex<Trace>>);
+
+impl Subscriber<()> for Tracer {
+    fn event(&mut self, event: &Event, _key: Option<&InstanceKey>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take(event);
+    }
+}
+
+async fn drive(scenario: &Scenario, seed: u64, policy: Policy) -> Trace {
+    let clock = Arc::new(TokioClock::start_at(jiff::Timestamp::UNIX_EPOCH));
+    let hosts = Host::all(scenario, seed);
+    let world = Arc::new(Mutex::new(Shared { scenario: scenario.clone(), hosts, calm: false }));
+    let policy: Box<dyn IntervalPolicy> = match policy {
+        Policy::Default => Box::new(Adaptive),
+        Policy::Reference => Box::new(Reference),
+    };
+    let engine = Engine::with_policy(scenario.valid_settings(), policy, seed, Timestamp::ZERO);
+    let transport = SimulatedHosts { world: Arc::clone(&world), clock: Arc::clone(&clock) };
+    let (driver, handle) = Driver::new(engine, Arc::clone(&clock), Arc::new(transport));
+    let trace = Arc::new(Mutex::new(Trace::new(false)));
+    let stop = CancellationToken::new();
+    let driver = driver.subscribe(Tracer(Arc::clone(&trace))).run(stop.clone());
+    let people = People::new(scenario, seed, world, handle, clock);
+    let ((), _) = tokio::join!(people.act(stop), driver);
+    Arc::into_inner(trace)
+        .map_or_else(|| Trace::new(false), |trace| trace.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Everybody who talks to the daemon, at the moments that the scenario says.
+struct People<'a> {
+    scenario: &'a Scenario,
+    operators: Operators,
+    enlisted: Vec<bool>,
+    settings: pulse::engine::Settings,
+    world: SharedWorld,
+    handle: Handle,
+    clock: Arc<TokioClock>,
+}
+
+impl<'a> People<'a> {
+    fn new(scenario: &'a Scenario, seed: u64, world: SharedWorld, handle: Handle, clock: Arc<TokioClock>) -> Self {
+        let enlisted = vec![true; lock(&world).hosts.len()];
+        let operators = Operators::new(scenario, seed);
+        Self { scenario, operators, enlisted, settings: scenario.valid_settings(), world, handle, clock }
+    }
+
+    async fn act(mut self, stop: CancellationToken) {
+        let end = Timestamp::ZERO + self.scenario.length();
+        let first = vec![self.inventory()];
+        self.send(first).await;
+        while let Some(at) = self.operators.next_time().filter(|at| *at <= end) {
+            self.clock.sleep_until(at).await;
+            let due = self.operators.due(self.clock.now(), &lock(&self.world).hosts);
+            let asked = due.into_iter().map(|request| self.ask(request)).collect();
+            self.send(asked).await;
+        }
+        self.let_pass(end).await;
+        if self.scenario.expect.liveness {
+            self.calm_down(end).await;
+        }
+        stop.cancel();
+    }
+
+    /// Lets everything up to and at `moment` happen.
+    async fn let_pass(&self, moment: Timestamp) {
+        self.clock.sleep_until(moment).await;
+        // Whatever happens at this very moment takes its turns before anything else is asked.
+        for _ in 0..64 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn calm_down(&mut self, end: Timestamp) {
+        lock(&self.world).calm = true;
+        self.operators.stop();
+        self.enlisted.fill(true);
+        self.settings = self.scenario.valid_settings();
+        let keys: Vec<_> = lock(&self.world).hosts.iter().map(|host| host.key.clone()).collect();
+        let mut asked = vec![self.ask(Request::OriginalSettings), self.inventory()];
+        asked
+            .extend(keys.into_iter().map(|key| self.ask(Request::Command(Command::SetEnabled { key, enabled: true }))));
+        self.send(asked).await;
+        self.let_pass(end + longest_penalty(&self.settings)).await;
+    }
+
+    /// Sends everything in order without waiting in between, as the simulator's loop does.
+    async fn send(&self, asked: Vec<BoxFuture<'static, ()>>) {
+        join_all(asked).await;
+    }
+
+    /// The driver outlives everybody who asks, so no call can fail.
+    fn ask(&mut self, request: Request) -> BoxFuture<'static, ()> {
+        let handle = self.handle.clone();
+        match request {
+            Request::Command(command) => async move {
+                let _ = handle.command(command).await;
+            }
+            .boxed(),
+            Request::ToggleAdaptive => {
+                let draft = SettingsDraft { adaptive: !self.settings.adaptive, ..self.settings.clone().into() };
+                self.replace_settings(draft.validate().unwrap_or_else(|_| self.settings.clone()))
+            }
+            Request::Settings(settings) => self.replace_settings(*settings),
+            Request::OriginalSettings => self.replace_settings(self.scenario.valid_settings()),
+            Request::Discharge(hosts) => self.enlist(&hosts, false),
+            Request::Enlist(hosts) => self.enlist(&hosts, true),
+            Request::EditHost(host) => {
+                lock(&self.world).hosts[host].spec.revision += 1;
+                self.inventory()
+            }
+        }
+    }
+
+    fn replace_settings(&mut self, settings: pulse::engine::Settings) -> BoxFuture<'static, ()> {
+        let handle = self.handle.clone();
+        self.settings = settings.clone();
+        async move {
+            let _ = handle.replace_settings(settings).await;
+        }
+        .boxed()
+    }
+
+    fn enlist(&mut self, hosts: &[usize], enlisted: bool) -> BoxFuture<'static, ()> {
+        for host in hosts {
+            self.enlisted[*host] = enlisted;
+        }
+        self.inventory()
+    }
+
+    fn inventory(&self) -> BoxFuture<'static, ()> {
+        let handle = self.handle.clone();
+        let world = lock(&self.world);
+        let listed = world.hosts.iter().zip(&self.enlisted).filter(|(_, enlisted)| **enlisted);
+        let specs: Vec<InstanceSpec> = listed.map(|(host, _)| host.spec.clone()).collect();
+        async move {
+            let _ = handle.replace_inventory(specs).await;
+        }
+        .boxed()
+    }
+}

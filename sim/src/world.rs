@@ -1,0 +1,346 @@
+//! The world: virtual time, hosts that answer, operators who interfere, and the engine in the middle.
+//!
+//! At one instant the engine is handed answers by ticket, then requests as they arose, then a tick: the order that the
+//! daemon's own driver keeps.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pulse::engine::{
+    Adaptive, Command, CommandId, Effect, Effects, Engine, Event, Input, InstanceEvent, InstanceSpec, IntervalPolicy,
+    Millis, Outcome, PollOrder, Reference, Settings, Ticket, Timestamp, What,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::host::{Host, is_active};
+use crate::judge::Judge;
+use crate::operators::{Operators, Request};
+use crate::run::RunOptions;
+use crate::scenario::{FaultKind, Scenario};
+use crate::trace::Trace;
+use crate::violation::Rule;
+
+/// Steps at one instant before the world says that time stands still.
+const MAX_STEPS_AT_ONCE: u32 = 100_000;
+/// A fleet up to this size is verified after every step.
+const SMALL_FLEET: usize = 24;
+/// A larger one after so many steps.
+const VERIFY_EVERY: u64 = 2_048;
+/// The health answer is held against the truth after so many steps.
+const COMPARE_EVERY: u64 = 4_096;
+
+/// Which interval policy the engine has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Policy {
+    /// The default one.
+    #[default]
+    Default,
+    /// The classic rule.
+    Reference,
+}
+
+impl Policy {
+    fn make(self) -> Box<dyn IntervalPolicy> {
+        match self {
+            Self::Default => Box::new(Adaptive),
+            Self::Reference => Box::new(Reference),
+        }
+    }
+}
+
+/// Runs a scenario once.
+pub(crate) struct World<'a> {
+    scenario: &'a Scenario,
+    seed: u64,
+    policy: Policy,
+    settings: Settings,
+    engine: Engine,
+    effects: Effects,
+    now: Timestamp,
+    end: Timestamp,
+    calm: bool,
+    pub(crate) hosts: Vec<Host>,
+    by_id: Vec<Option<usize>>,
+    /// Hosts that are in the inventory.
+    enlisted: BTreeSet<usize>,
+    /// Answers on their way; the last part tells a doubled one apart.
+    answers: BTreeMap<(Timestamp, Ticket, bool), Outcome>,
+    /// Where the answer of a poll that may be called off is.
+    cancellable: BTreeMap<Ticket, Timestamp>,
+    operators: Operators,
+    crashes: Vec<Timestamp>,
+    pub(crate) judge: Judge,
+    pub(crate) trace: Trace,
+    pub(crate) steps: u64,
+    pub(crate) polls: u64,
+    pub(crate) deepest_queue: u32,
+    /// From the beginning of each outage that was seen to the first failed poll.
+    pub(crate) detections: Vec<Millis>,
+    verify_cap: u32,
+    commands: u64,
+}
+
+impl<'a> World<'a> {
+    pub(crate) fn new(scenario: &'a Scenario, seed: u64, options: RunOptions) -> Self {
+        let RunOptions { policy, keep_trace, keep_ages } = options;
+        let settings = scenario.valid_settings();
+        let hosts = Host::all(scenario, seed);
+        let keys: Vec<_> = hosts.iter().map(|host| host.key.clone()).collect();
+        let warm_up = Timestamp::ZERO + scenario.warm_up.0;
+        let crashes = scenario.faults.iter().filter(|fault| fault.kind == FaultKind::Crash);
+        let mut crashes: Vec<_> = crashes.map(|fault| Timestamp::ZERO + fault.from.0).collect();
+        crashes.sort_unstable();
+        Self {
+            engine: Engine::with_policy(settings.clone(), policy.make(), seed, Timestamp::ZERO),
+            judge: Judge::new(&keys, settings.clone(), warm_up, keep_ages),
+            operators: Operators::new(scenario, seed),
+            enlisted: (0..hosts.len()).collect(),
+            verify_cap: settings.max_in_flight,
+            scenario,
+            seed,
+            policy,
+            settings,
+            effects: Effects::new(),
+            now: Timestamp::ZERO,
+            end: Timestamp::ZERO + scenario.length(),
+            calm: false,
+            hosts,
+            by_id: Vec::new(),
+            answers: BTreeMap::new(),
+            cancellable: BTreeMap::new(),
+            crashes,
+            trace: Trace::new(keep_trace),
+            steps: 0,
+            polls: 0,
+            deepest_queue: 0,
+            detections: Vec::new(),
+            commands: 0,
+        }
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub(crate) fn queue_depth(&self) -> u32 {
+        self.engine.queue_depth()
+    }
+
+    /// Runs the scenario to its end.
+    pub(crate) fn run(&mut self) {
+        self.send_inventory();
+        self.run_until(self.end);
+        self.judge.compare_health(&self.engine, self.now);
+    }
+
+    /// Ends every fault and undoes what operators did, then lets `span` pass.
+    pub(crate) fn calm_down(&mut self, span: Millis) {
+        self.calm = true;
+        self.operators.stop();
+        self.enlisted = (0..self.hosts.len()).collect();
+        self.replace_settings(self.scenario.valid_settings());
+        self.send_inventory();
+        for host in 0..self.hosts.len() {
+            let key = self.hosts[host].key.clone();
+            self.command(Command::SetEnabled { key, enabled: true });
+        }
+        self.run_until(self.now + span);
+        self.judge.compare_health(&self.engine, self.now);
+    }
+
+    fn run_until(&mut self, end: Timestamp) {
+        let mut steps_at_once = 0;
+        while let Some(next) = self.next_time().filter(|next| *next <= end) {
+            let now = self.after_stall(next.max(self.now));
+            if now > end {
+                break;
+            }
+            steps_at_once = if now > self.now { 0 } else { steps_at_once + 1 };
+            if steps_at_once > MAX_STEPS_AT_ONCE {
+                return self.judge.accuse(Rule::Progress, || "the engine asks to be woken again and again".to_owned());
+            }
+            self.now = now;
+            self.happen();
+        }
+        self.now = end;
+    }
+
+    fn next_time(&self) -> Option<Timestamp> {
+        let answer = self.answers.first_key_value().map(|((at, _, _), _)| *at);
+        let crash = self.crashes.first().copied().filter(|_| !self.calm);
+        [answer, self.engine.next_wakeup(), self.operators.next_time(), crash].into_iter().flatten().min()
+    }
+
+    /// When what is due at `at` is dealt with: at once, or when the daemon wakes from its stall.
+    fn after_stall(&self, at: Timestamp) -> Timestamp {
+        let stalls = self.scenario.faults.iter().filter(|fault| fault.kind == FaultKind::Stall && !self.calm);
+        stalls
+            .filter(|fault| is_active(fault, at))
+            .fold(at, |now, fault| now.max(Timestamp::ZERO + fault.from.0 + fault.lasts.0))
+    }
+
+    /// Everything that is due by now.
+    fn happen(&mut self) {
+        if !self.calm && self.crashes.first().is_some_and(|at| *at <= self.now) {
+            self.crashes.remove(0);
+            return self.restart();
+        }
+        let mut due = Vec::new();
+        while let Some(entry) = self.answers.first_entry().filter(|entry| entry.key().0 <= self.now) {
+            let ((_, ticket, second), outcome) = entry.remove_entry();
+            due.push((ticket, second, outcome));
+        }
+        due.sort_unstable_by_key(|(ticket, second, _)| (*ticket, *second));
+        for (ticket, _, outcome) in due {
+            self.cancellable.remove(&ticket);
+            self.judge.delivering(ticket, &outcome);
+            self.handle(Input::Finished { ticket, outcome });
+        }
+        for request in self.operators.due(self.now, &self.hosts) {
+            self.serve(request);
+        }
+        if self.engine.next_wakeup().is_some_and(|at| at <= self.now) {
+            self.handle(Input::Tick);
+            if let Err(violation) = self.engine.verify_after_tick() {
+                self.judge.accuse(Rule::Verify, || violation.to_string());
+            }
+        }
+    }
+
+    fn serve(&mut self, request: Request) {
+        match request {
+            Request::Command(command) => self.command(command),
+            Request::ToggleAdaptive => {
+                let mut draft = self.settings.clone();
+                let toggled = pulse::engine::SettingsDraft { adaptive: !draft.adaptive, ..draft.clone().into() };
+                if let Ok(settings) = toggled.validate() {
+                    draft = settings;
+                }
+                self.replace_settings(draft);
+            }
+            Request::Settings(settings) => self.replace_settings(*settings),
+            Request::OriginalSettings => self.replace_settings(self.scenario.valid_settings()),
+            Request::Discharge(hosts) => {
+                self.enlisted.retain(|host| !hosts.contains(host));
+                self.send_inventory();
+            }
+            Request::Enlist(hosts) => {
+                self.enlisted.extend(hosts);
+                self.send_inventory();
+            }
+            Request::EditHost(host) => {
+                self.hosts[host].spec.revision += 1;
+                self.send_inventory();
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        self.commands += 1;
+        self.judge.commanded(command.clone());
+        self.handle(Input::Command { id: CommandId(self.commands), command });
+    }
+
+    fn replace_settings(&mut self, settings: Settings) {
+        self.verify_cap = self.verify_cap.max(settings.max_in_flight);
+        self.settings = settings.clone();
+        self.judge.settings_replaced(settings.clone());
+        self.handle(Input::Settings(Box::new(settings)));
+    }
+
+    fn send_inventory(&mut self) {
+        let specs: Vec<InstanceSpec> = self.enlisted.iter().map(|host| self.hosts[*host].spec.clone()).collect();
+        self.handle(Input::Inventory(specs));
+    }
+
+    /// The daemon is killed and started again: polls under way are lost, and scheduling starts afresh.
+    fn restart(&mut self) {
+        self.engine = Engine::with_policy(self.settings.clone(), self.policy.make(), self.seed, self.now);
+        self.answers.clear();
+        self.cancellable.clear();
+        self.by_id.clear();
+        self.verify_cap = self.settings.max_in_flight;
+        self.judge.restarted(self.settings.clone());
+        self.send_inventory();
+    }
+
+    fn handle(&mut self, input: Input) {
+        let mut effects = std::mem::take(&mut self.effects);
+        self.engine.handle(self.now, input, &mut effects);
+        for effect in effects.drain() {
+            self.judge.hear(self.now, &effect);
+            match effect {
+                Effect::Start(order) => self.start(order),
+                Effect::Cancel(ticket) => {
+                    if let Some(at) = self.cancellable.remove(&ticket) {
+                        self.answers.remove(&(at, ticket, false));
+                    }
+                }
+                Effect::Event(event) => {
+                    self.trace.take(&event);
+                    self.note_detection(&event);
+                }
+            }
+        }
+        self.effects = effects;
+        self.judge.stepped();
+        self.steps += 1;
+        self.check();
+    }
+
+    /// A first failure during an outage is when the outage was seen.
+    fn note_detection(&mut self, event: &Event) {
+        if let What::Instance { instance, what: InstanceEvent::PollFailed { failures: 1, .. } } = event.what
+            && let Some(host) = self.by_id.get(instance.index()).copied().flatten()
+            && let Some(began) = self.hosts[host].outage_began(self.scenario, self.now)
+        {
+            self.detections.push(self.now - began);
+        }
+    }
+
+    fn check(&mut self) {
+        if self.now >= Timestamp::ZERO + self.scenario.warm_up.0 {
+            self.deepest_queue = self.deepest_queue.max(self.engine.queue_depth());
+        }
+        let due = self.hosts.len() <= SMALL_FLEET || self.steps.is_multiple_of(VERIFY_EVERY);
+        if due && let Err(violation) = self.engine.verify(self.verify_cap) {
+            self.judge.accuse(Rule::Verify, || violation.to_string());
+        }
+        if self.steps.is_multiple_of(COMPARE_EVERY) {
+            self.judge.compare_health(&self.engine, self.now);
+        }
+    }
+
+    fn start(&mut self, order: PollOrder) {
+        self.polls += 1;
+        let Some(host) = self.host_of(order.ticket) else { return };
+        let ending = self.hosts[host].poll(self.scenario, self.now, order.timeout, self.calm);
+        let Some(after) = ending.after else { return };
+        let at = self.now + after;
+        if !ending.insists {
+            self.cancellable.insert(order.ticket, at);
+        }
+        if ending.doubled {
+            let again = at + Millis::new(1 + u64::from(self.hosts[host].key.name().len() as u32) * 7);
+            self.answers.insert((again, order.ticket, true), ending.outcome.clone());
+        }
+        self.answers.insert((at, order.ticket, false), ending.outcome);
+    }
+
+    fn host_of(&mut self, ticket: Ticket) -> Option<usize> {
+        let id = ticket.instance();
+        if self.by_id.len() <= id.index() {
+            self.by_id.resize(id.index() + 1, None);
+        }
+        let key = self.engine.key(id)?;
+        // A number is given to another host after its holder has left.
+        let known = self.by_id[id.index()].filter(|host| self.hosts[*host].key == *key);
+        let host = known.or_else(|| self.hosts.iter().position(|host| host.key == *key))?;
+        self.by_id[id.index()] = Some(host);
+        Some(host)
+    }
+}

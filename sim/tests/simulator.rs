@@ -1,0 +1,77 @@
+//! The simulator judged from outside: it repeats itself, agrees with the daemon's driver, and finds what is planted.
+
+use pulse::engine::Millis;
+use sim::{RunOptions, Scenario, Span, builtin, run, run_stack, swarm};
+
+fn named(name: &str) -> Scenario {
+    builtin(name).expect("the scenario is built in")
+}
+
+fn for_minutes(name: &str, minutes: u64) -> Scenario {
+    Scenario { duration: Span(Millis::from_mins(minutes)), ..named(name) }
+}
+
+/// A change of these is a change of the scheduler's behaviour. If it is meant, pin what the message shows.
+#[test]
+fn the_documented_scenarios_have_the_pinned_traces() {
+    let trace = |scenario: &Scenario| run(scenario, 1, RunOptions::default()).trace_hash;
+    assert_eq!(trace(&named("integration")), "ebba0e960f513ec6");
+    assert_eq!(trace(&for_minutes("soak", 10)), "52f1dac0f525c664");
+}
+
+#[test]
+fn one_seed_gives_one_trace_and_another_seed_another() {
+    for seed in 1..=40 {
+        let scenario = swarm(seed);
+        let first = run(&scenario, seed, RunOptions::default());
+        let again = run(&scenario, seed, RunOptions { keep_trace: true, ..RunOptions::default() });
+        assert_eq!(first.trace_hash, again.trace_hash, "seed {seed}");
+        assert_ne!(first.trace_hash, run(&scenario, seed + 1, RunOptions::default()).trace_hash, "seed {seed}");
+    }
+}
+
+#[test]
+fn the_daemons_driver_gives_the_same_events_as_the_simulators_loop() {
+    for seed in 1..=12 {
+        let short = ["integration", "flapping", "slow-host", "inventory-churn"];
+        let scenarios = short.map(|name| Scenario { duration: Span(Millis::from_mins(8)), ..named(name) });
+        for scenario in scenarios.into_iter().chain([swarm(seed)]) {
+            let mut scenario = scenario;
+            // The expectations are for the full length.
+            scenario.expect = sim::Expect { liveness: scenario.expect.liveness, ..sim::Expect::default() };
+            let report = run_stack(&scenario, seed, RunOptions::default());
+            assert!(report.passed(), "{} seed {seed}: {:?}", scenario.name, report.violations);
+        }
+    }
+}
+
+#[test]
+fn both_documented_scenarios_pass_for_many_seeds() {
+    for seed in 1..=25 {
+        for scenario in [named("integration"), for_minutes("soak", 4)] {
+            let report = run(&scenario, seed, RunOptions::default());
+            assert!(report.passed(), "{} seed {seed}: {:?}", scenario.name, report.violations);
+        }
+    }
+}
+
+#[test]
+fn a_broken_expectation_is_found_and_shrunk_to_a_smaller_world() {
+    let mut scenario = for_minutes("mass-outage", 30);
+    scenario.expect = sim::Expect { max_queue_depth: Some(0), ..sim::Expect::default() };
+    let shrunk = sim::shrink(&scenario, 1).expect("a live queue is never empty");
+    let hosts: u32 = shrunk.scenario.hosts.iter().map(|group| group.count).sum();
+    assert_eq!(hosts, 1);
+    assert!(shrunk.scenario.faults.is_empty());
+    assert_eq!(shrunk.violation.rule, sim::Rule::QueueDepth);
+}
+
+#[test]
+fn a_saved_scenario_reads_back_as_it_was() {
+    for seed in 1..=20 {
+        let scenario = swarm(seed);
+        let text = serde_json::to_string(&scenario).expect("a scenario is serialisable");
+        let back: Scenario = serde_json::from_str(&text).expect("what was written can be read");
+        assert_eq!(scenario, back, "seed {seed}");
+    }
+}
