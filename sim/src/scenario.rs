@@ -364,7 +364,8 @@ impl Scenario {
         let of_dead_letters = self.expect.dead_letters.iter().flat_map(|expected| &expected.groups);
         let named = of_faults.chain(of_dead_letters).chain(self.expect.groups.keys());
         let is_known = |name: &String| self.hosts.iter().any(|group| group.group == *name);
-        named.filter(|name| !is_known(name)).cloned().next()
+        let mut unknown = named.filter(|name| !is_known(name));
+        unknown.next().cloned()
     }
 }
 

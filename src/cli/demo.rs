@@ -22,16 +22,20 @@ pub(super) struct Demo {
 }
 
 impl Demo {
-    /// Starts the fleet, writes a configuration for it into the `demo` folder of the data folder, and points
-    /// `options` there. The socket stays in the data folder, where `pulse health` looks for it.
-    pub(super) async fn start(options: &mut Options) -> Result<Self, Failed> {
-        DataDir::open(&options.data_dir).map_err(Failed::configuration)?;
+    /// Points `options` to the `demo` folder of the data folder. The socket stays in the data folder, where
+    /// `pulse health` looks for it.
+    pub(super) fn redirect(options: &mut Options) {
+        options.socket = Some(options.data_dir.join(SOCKET));
+        options.data_dir = options.data_dir.join(FOLDER);
+    }
+
+    /// Starts the fleet, and writes a configuration for it into `folder`. Another demo may be watching the fleet of
+    /// the one that is there, so the daemon's doors have to be open by then.
+    pub(super) async fn start(folder: &Path) -> Result<Self, Failed> {
         let clock = Arc::new(TokioClock::start());
         let lab = Lab::start(LabPlan::demo(SEED), LabClock::new(move || clock.now())).await.map_err(Failed::because)?;
-        let folder = DataDir::open(&options.data_dir.join(FOLDER)).map_err(Failed::configuration)?.path().to_owned();
-        configure(&folder, &lab)?;
-        options.socket = Some(options.data_dir.join(SOCKET));
-        options.data_dir = folder;
+        DataDir::open(folder).map_err(Failed::configuration)?;
+        configure(folder, &lab)?;
         Ok(Self { lab })
     }
 

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use super::demo::Demo;
 use super::{DataDirOption, Failed};
 use crate::config::Environment;
-use crate::daemon::{Daemon, Options, StartError};
+use crate::daemon::{Daemon, Doors, Options, StartError};
 use crate::telemetry::{LogFormat, LogOptions, init_logging};
 
 const EXAMPLES: &str = "\
@@ -83,12 +83,16 @@ impl Serve {
             environment,
             seed: seed(),
         };
+        if self.demo {
+            Demo::redirect(&mut options);
+        }
+        let data_dir = options.data_dir.clone();
+        let doors = Doors::open(&options).await.map_err(failed)?;
         let demo = match self.demo {
-            true => Some(Demo::start(&mut options).await?),
+            true => Some(Demo::start(&data_dir).await?),
             false => None,
         };
-        let data_dir = options.data_dir.clone();
-        let daemon = match Daemon::start(options).await {
+        let daemon = match Daemon::start_behind(doors, options).await {
             Ok(daemon) => daemon,
             Err(error) => {
                 if let Some(demo) = demo {

@@ -19,6 +19,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::start::{Options, StartError};
+use crate::config::DataDir;
+
 /// Connections that one door keeps open at once; more wait in the system's queue.
 const MAX_CONNECTIONS: usize = 512;
 /// How long a caller may take to send its headers.
@@ -58,13 +61,68 @@ fn mend(source: &io::Error, option: &str) -> String {
     }
 }
 
+/// The ways into a daemon, taken before anything else is touched, so that one that is taken changes nothing.
+///
+/// Dropped without having been served, they leave the disk as it was.
+#[derive(Debug)]
+pub struct Doors {
+    pub(super) api: TcpListener,
+    pub(super) metrics: TcpListener,
+    pub(super) socket: UnixListener,
+    pub(super) traces: Traces,
+}
+
+impl Doors {
+    /// Takes both ports, then makes the socket, and its folder if that is not there.
+    ///
+    /// # Errors
+    /// A port is taken, another daemon has the socket, or the folder cannot be used.
+    pub async fn open(options: &Options) -> Result<Self, StartError> {
+        let api = open_port(options.listen, "--listen").await?;
+        let metrics = open_port(options.metrics_listen, "--metrics-listen").await?;
+        let path = options.socket_path();
+        let folder = path.parent().unwrap_or(&options.data_dir);
+        let mut traces = Traces { socket: None, folders: missing(folder) };
+        DataDir::open(folder)?;
+        let socket = open_socket(&path).await?;
+        traces.socket = Some(path);
+        Ok(Self { api, metrics, socket, traces })
+    }
+}
+
+/// What a daemon made on disk to be reached by: taken away with it, except for folders that are in use by then.
+#[derive(Debug)]
+pub(super) struct Traces {
+    socket: Option<PathBuf>,
+    /// Innermost first.
+    folders: Vec<PathBuf>,
+}
+
+impl Drop for Traces {
+    fn drop(&mut self) {
+        if let Some(socket) = &self.socket {
+            // The next start replaces a socket that could not be removed.
+            let _ = std::fs::remove_file(socket);
+        }
+        for folder in &self.folders {
+            // Only an empty folder can be removed, and only that is wanted.
+            let _ = std::fs::remove_dir(folder);
+        }
+    }
+}
+
+/// The folders that would have to be made for `path` to be there, innermost first.
+fn missing(path: &Path) -> Vec<PathBuf> {
+    path.ancestors().take_while(|folder| !folder.exists()).map(Path::to_owned).collect()
+}
+
 /// Takes a TCP port.
-pub(super) async fn open_port(address: SocketAddr, option: &'static str) -> Result<TcpListener, DoorError> {
+async fn open_port(address: SocketAddr, option: &'static str) -> Result<TcpListener, DoorError> {
     TcpListener::bind(address).await.map_err(|source| DoorError::Port { address, option, source })
 }
 
 /// Makes the unix socket, for its owner alone. One that a killed daemon left behind is replaced.
-pub(super) async fn open_socket(path: &Path) -> Result<UnixListener, DoorError> {
+async fn open_socket(path: &Path) -> Result<UnixListener, DoorError> {
     let failed = |source| DoorError::Socket { path: path.to_owned(), source };
     if path.exists() {
         if UnixStream::connect(path).await.is_ok() {

@@ -4,5 +4,5 @@ mod configure;
 mod doors;
 mod start;
 
-pub use doors::DoorError;
+pub use doors::{DoorError, Doors};
 pub use start::{Daemon, Options, SOCKET, StartError, Stopped};

@@ -5,14 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use thiserror::Error;
-use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::configure::Configurator;
-use super::doors::{DoorError, open_port, open_socket, serve};
+use super::doors::{DoorError, Doors, Traces, serve};
 use crate::api::{Api, Door, router};
 use crate::config::{Config, ConfigError, ConfigErrors, ConfigWatcher, DataDir, Environment, LiveConfig};
 use crate::engine::{Engine, Millis};
@@ -48,6 +47,13 @@ pub struct Options {
     pub seed: u64,
 }
 
+impl Options {
+    /// Where the unix socket is made.
+    pub(super) fn socket_path(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(|| self.data_dir.join(SOCKET))
+    }
+}
+
 /// Why a daemon could not be started. Nothing was changed.
 #[derive(Debug, Error)]
 pub enum StartError {
@@ -75,7 +81,7 @@ pub struct Daemon {
     pub metrics_address: SocketAddr,
     /// The token that this start made, if it was the first. Shown once.
     pub first_token: Option<Secret>,
-    socket: PathBuf,
+    traces: Traces,
     clock: Arc<TokioClock>,
     stop_polls: CancellationToken,
     stop_calls: CancellationToken,
@@ -92,14 +98,10 @@ pub struct Stopped {
     pub calls_ended: bool,
 }
 
-/// What must be had before anything is changed.
+/// What the daemon works on.
 struct Ground {
     config: Config,
     tokens: TokenStore,
-    api: TcpListener,
-    metrics: TcpListener,
-    socket: UnixListener,
-    socket_path: PathBuf,
     clock: Arc<TokioClock>,
 }
 
@@ -109,16 +111,26 @@ impl Daemon {
     /// # Errors
     /// A door cannot be opened, or the data folder, configuration or tokens cannot be used.
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let ground = Ground::prepare(&options).await?;
+        let doors = Doors::open(&options).await?;
+        Self::start_behind(doors, options).await
+    }
+
+    /// The same behind doors that are open already, for a caller who has to prepare what the daemon will read.
+    ///
+    /// # Errors
+    /// The data folder, configuration or tokens cannot be used.
+    pub async fn start_behind(doors: Doors, options: Options) -> Result<Self, StartError> {
+        let ground = Ground::prepare(&options)?;
         let first_token = match ground.tokens.list()?.is_empty() {
             true => Some(ground.tokens.create(FIRST_TOKEN, ground.clock.wall())?.token),
             false => None,
         };
-        Ok(Self::build(options, ground, first_token).await)
+        Ok(Self::build(options, doors, ground, first_token).await)
     }
 
-    async fn build(options: Options, ground: Ground, first_token: Option<Secret>) -> Self {
-        let Ground { config, tokens, api, metrics, socket, socket_path, clock } = ground;
+    async fn build(options: Options, doors: Doors, ground: Ground, first_token: Option<Secret>) -> Self {
+        let Doors { api, metrics, socket, traces } = doors;
+        let Ground { config, tokens, clock } = ground;
         let (stop_polls, stop_calls) = (CancellationToken::new(), CancellationToken::new());
         let any_clock: Arc<dyn Clock> = clock.clone();
         let fleet = Fleet::new(any_clock.clone());
@@ -152,8 +164,7 @@ impl Daemon {
         tasks.spawn(ConfigWatcher::new(&config).run(edits_out, stop_polls.clone()));
         let configurator = Configurator { handle: handle.clone(), fleet, config: live, data_dir: config.data_dir };
         tasks.spawn(configurator.run(edits));
-        let socket = socket_path;
-        Self { handle, address, metrics_address, first_token, socket, clock, stop_polls, stop_calls, driver, tasks }
+        Self { handle, address, metrics_address, first_token, traces, clock, stop_polls, stop_calls, driver, tasks }
     }
 
     /// Stops polling, lets polls and calls under way end, and leaves neither task nor socket behind. Takes 15 seconds
@@ -168,25 +179,18 @@ impl Daemon {
             () = self.tasks.wait() => true,
             () = self.clock.sleep_until(deadline) => false,
         };
-        // The next start replaces a socket that could not be removed.
-        let _ = std::fs::remove_file(&self.socket);
+        drop(self.traces);
         Stopped { polls, calls_ended }
     }
 }
 
 impl Ground {
-    /// Ports come first: one that is taken leaves the data folder as it was.
-    async fn prepare(options: &Options) -> Result<Self, StartError> {
-        let api = open_port(options.listen, "--listen").await?;
-        let metrics = open_port(options.metrics_listen, "--metrics-listen").await?;
+    fn prepare(options: &Options) -> Result<Self, StartError> {
         let data_dir = DataDir::open(&options.data_dir)?;
         let config = Config::load(data_dir, &options.environment)?;
         let tokens = TokenStore::new(config.data_dir.path());
         tokens.list()?;
-        let socket_path = options.socket.clone().unwrap_or_else(|| config.data_dir.path().join(SOCKET));
-        let socket = open_socket(&socket_path).await?;
-        let clock = Arc::new(TokioClock::start());
-        Ok(Self { config, tokens, api, metrics, socket, socket_path, clock })
+        Ok(Self { config, tokens, clock: Arc::new(TokioClock::start()) })
     }
 }
 
