@@ -86,8 +86,16 @@ impl SystemConfig {
 
 /// A partial change of the settings: the body of `POST /api/system/settings/update`. `null` means the default.
 #[derive(Clone, Deserialize)]
-#[serde(transparent)]
-pub struct SettingsPatch(Json);
+#[serde(try_from = "Json")]
+pub struct SettingsPatch(Vec<(String, Json)>);
+
+impl TryFrom<Json> for SettingsPatch {
+    type Error = Problem;
+
+    fn try_from(json: Json) -> Result<Self, Problem> {
+        json.into_object().map(Self)
+    }
+}
 
 /// The file, which need not exist, under the environment that overrides it.
 #[derive(Debug)]
@@ -136,7 +144,7 @@ impl SystemFile {
     /// All reasons why nothing was changed: a setting is unknown, repeated or pinned by the environment, a rule would
     /// be broken, the file is broken as it is, it cannot be written, or others keep changing it.
     pub fn update(&self, patch: &SettingsPatch) -> Result<SystemConfig, ConfigErrors> {
-        let patch = self.check_patch(patch)?;
+        let (patch, refused) = self.check_patch(patch);
         // The lock guards no data, so one that a panic left behind is as good as any.
         let _alone = self.update.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         for _ in 0..MAX_ATTEMPTS {
@@ -146,7 +154,7 @@ impl SystemFile {
                 merge(&mut entries, name, value);
             }
             let patched: Vec<&str> = patch.iter().map(|(name, _)| name.as_str()).collect();
-            let config = self.layers(entries.clone(), &patched)?;
+            let config = all_reasons(&refused, self.layers(entries.clone(), &patched))?;
             let text = serde_json::to_vec_pretty(&Json::Object(entries));
             let mut text = text.expect("a tree of texts and numbers is always JSON");
             text.push(b'\n');
@@ -183,24 +191,27 @@ impl SystemFile {
         ConfigError { place: self.place(""), problem }.into()
     }
 
-    /// The entries of a patch, if each names a setting that the environment leaves open.
-    fn check_patch(&self, patch: &SettingsPatch) -> Result<Vec<(String, Json)>, ConfigErrors> {
+    /// The entries of a patch that name a setting which the environment leaves open, and what is wrong with the rest.
+    fn check_patch(&self, patch: &SettingsPatch) -> (Vec<(String, Json)>, Result<(), ConfigErrors>) {
         let mut errors = Errors::default();
-        let entries = patch.0.clone().into_object();
-        let entries = entries.map_err(|problem| errors.add(Place::Request(String::new()), problem)).unwrap_or_default();
-        for name in repeated_names(&entries) {
+        for name in repeated_names(&patch.0) {
             errors.add(Place::Request(printable(&name)), Problem::Repeated);
         }
-        for (name, _) in &entries {
-            match SettingDefinition::named(name) {
-                None => errors.add(Place::Request(printable(name)), unknown_setting(name)),
-                Some(setting) if self.environment.get(setting.environment).is_some() => {
-                    errors.add(Place::Request(printable(name)), Problem::Pinned(setting.environment));
-                }
-                Some(_) => {}
+        let is_open = |name: &str| match SettingDefinition::named(name) {
+            None => Err(unknown_setting(name)),
+            Some(setting) if self.environment.get(setting.environment).is_some() => {
+                Err(Problem::Pinned(setting.environment))
+            }
+            Some(_) => Ok(()),
+        };
+        let mut open = Vec::new();
+        for (name, value) in &patch.0 {
+            match is_open(name) {
+                Ok(()) => open.push((name.clone(), value.clone())),
+                Err(problem) => errors.add(Place::Request(printable(name)), problem),
             }
         }
-        errors.or(entries)
+        (open, errors.or(()))
     }
 
     /// Lays the environment over the entries of the file over the defaults. What stands in `patched` was asked for.
@@ -294,6 +305,19 @@ impl Layers {
             None => format!("the default {}", setting.name),
         }
     }
+}
+
+/// `laid`, unless something was `refused` before; then the errors of both.
+fn all_reasons(
+    refused: &Result<(), ConfigErrors>,
+    laid: Result<SystemConfig, ConfigErrors>,
+) -> Result<SystemConfig, ConfigErrors> {
+    let mut errors = Errors::default();
+    if let Err(refused) = refused {
+        errors.append(refused.clone());
+    }
+    let config = laid.map_err(|broken| errors.append(broken)).unwrap_or_default();
+    errors.or(config)
 }
 
 fn unknown_setting(name: &str) -> Problem {

@@ -130,12 +130,13 @@ fn an_update_is_refused_whole_with_all_reasons() {
     assert_eq!(
         refused(
             &folder,
-            r#"{"adaptivePollingBaseInterval": "20s", "pvePollingTimeuot": "5s", "pollingMaxInFlight": 9}"#
+            r#"{"adaptivePollingBaseInterval": "20s", "pvePollingTimeuot": "5s", "pollingMaxInFlight": 0}"#
         ),
         [
             "adaptivePollingBaseInterval: is pinned by the environment variable ADAPTIVE_POLLING_BASE_INTERVAL; \
              change or unset that, then restart",
             "pvePollingTimeuot: unknown setting; did you mean pvePollingTimeout?",
+            "pollingMaxInFlight: is 0, but must be from 1 to 100000",
         ]
     );
     assert_eq!(
@@ -150,7 +151,8 @@ fn an_update_is_refused_whole_with_all_reasons() {
              ADAPTIVE_POLLING_BASE_INTERVAL (20s) must not exceed adaptivePollingMaxInterval (15s)",
         ]
     );
-    assert_eq!(refused(&folder, "[]"), ["the request: must be an object, but is a list"]);
+    let error = serde_json::from_str::<SettingsPatch>("[]").err().unwrap().to_string();
+    assert_eq!(error, "must be an object, but is a list");
 }
 
 #[test]
