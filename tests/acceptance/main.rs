@@ -1,0 +1,16 @@
+//! The daemon as its users have it: the binary, its files, its ports and its socket, against real servers.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, and so do its helpers")]
+
+mod access;
+mod bad_input;
+mod demo;
+mod foreign;
+mod health_answer;
+mod inventory_edit;
+mod settings_edit;
+mod settings_update;
+mod shutdown;
+mod starting;
+mod state_answer;
+mod support;
