@@ -2,7 +2,7 @@
 //!
 //! It mirrors what the engine must believe from outside alone: from what hosts answered and what operators did.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use pulse::engine::{
     BreakerState, Command, DeadLetterReason, Effect, Engine, Event, FailureClass, FailureKind, FleetEvent,
@@ -13,8 +13,6 @@ use crate::violation::{Rule, Violation};
 
 /// Violations kept of one run; the rest would only repeat them.
 const MAX_VIOLATIONS: usize = 10;
-/// Times of failures kept of one host.
-const FAILURES_KEPT: usize = 8;
 
 /// Rare states that a farm of runs should have reached.
 pub const SOMETIMES: [&str; 12] = [
@@ -41,7 +39,7 @@ pub(crate) struct Truth {
     breaker: Breaker,
     due: Timestamp,
     pub(crate) failures: u32,
-    failure_times: VecDeque<Timestamp>,
+    last_failure: Option<Timestamp>,
     last_class: Option<FailureClass>,
     pub(crate) dead: Option<DeadLetterReason>,
     pub(crate) dead_since: Timestamp,
@@ -225,7 +223,6 @@ impl Judge {
     fn breaker_reset(&mut self, key: &InstanceKey) {
         if let Some(host) = self.by_key.get(key).copied() {
             self.truths[host].failures = 0;
-            self.truths[host].failure_times.clear();
         }
     }
 
@@ -316,7 +313,6 @@ impl Judge {
         }
         truth.last_success = Some(now);
         truth.failures = 0;
-        truth.failure_times.clear();
         truth.last_class = None;
     }
 
@@ -335,10 +331,7 @@ impl Judge {
         truth.failed += 1;
         truth.failures += 1;
         truth.last_class = Some(kind.class());
-        truth.failure_times.push_back(now);
-        if truth.failure_times.len() > FAILURES_KEPT {
-            truth.failure_times.pop_front();
-        }
+        truth.last_failure = Some(now);
         let counted = truth.failures;
         if failures != counted {
             self.accuse(Rule::FailureCount, || format!("{ticket:?} is failure {failures} in a row; truly {counted}"));
@@ -407,7 +400,6 @@ impl Judge {
         truth.breaker = Breaker { state: to, retry_at };
         if to == BreakerState::Closed {
             truth.failures = 0;
-            truth.failure_times.clear();
         }
     }
 
@@ -451,7 +443,6 @@ impl Judge {
 impl Truth {
     fn forget_failures(&mut self) {
         self.failures = 0;
-        self.failure_times.clear();
         self.last_class = None;
         self.dead = None;
         self.breaker = Breaker::default();
@@ -472,11 +463,8 @@ impl Truth {
         (breaker != self.breaker.state).then(|| format!("breaker {breaker:?}, truly {:?}", self.breaker.state))
     }
 
-    /// Whether it failed `count` times in a row since `since`.
-    pub(crate) fn failed_in_a_row_since(&self, count: u32, since: Timestamp) -> bool {
-        let count = count as usize;
-        self.failures as usize >= count
-            && self.failure_times.iter().rev().take(count).filter(|at| **at >= since).count()
-                >= count.min(FAILURES_KEPT)
+    /// Whether it has failed `count` times in a row or more, the last time since `since`.
+    pub(crate) fn fails_in_a_row(&self, count: u32, since: Timestamp) -> bool {
+        self.failures >= count && self.last_failure.is_some_and(|at| at >= since)
     }
 }

@@ -10,7 +10,7 @@ use crate::world::{Policy, World};
 
 /// Time for the last penalties to pass, beyond the longest of them.
 const GRACE: Millis = Millis::from_mins(2);
-/// Within this time five failures in a row make a dead letter earned, by section 5 of the contract.
+/// A row of failures that is this young at its end makes a dead letter earned.
 const EARNED_WITHIN: Millis = Millis::from_mins(30);
 
 /// How to run a scenario.
@@ -137,7 +137,7 @@ fn expect_of_host(scenario: &Scenario, expect: &Expect, world: &mut World<'_>, h
         let must = expected.groups.contains(group);
         let since = Timestamp::from_millis(now.as_millis().saturating_sub(EARNED_WITHIN.get()));
         let threshold = world.settings().dead_letter.after_transient_failures;
-        let may = expected.others == Others::Earned && truth.failed_in_a_row_since(threshold, since);
+        let may = expected.others == Others::Earned && truth.fails_in_a_row(threshold, since);
         match truth.dead {
             None if must => world.judge.accuse(Rule::DeadLetters, || format!("{key} is not dead-lettered")),
             Some(_) if !must && !may => {

@@ -281,7 +281,7 @@ pub enum Others {
     /// None may.
     #[default]
     None,
-    /// Those that truly failed often enough in a row within the last 30 minutes.
+    /// Those that truly failed often enough in a row, the last time within the last 30 minutes.
     Earned,
 }
 
