@@ -405,6 +405,21 @@ fn a_paused_instance_is_silent_and_starts_afresh_when_enabled() {
 }
 
 #[test]
+fn whoever_was_paused_and_is_polled_again_because_of_an_edit_is_told_to_resume() {
+    let mut fleet = Fleet::new(SettingsDraft::default(), |_, _| ok(1));
+    let spec = |revision| InstanceSpec { revision, ..InstanceSpec::new("pve::a".parse().unwrap()) };
+    fleet.inventory(vec![spec(1)]);
+    let key: pulse::engine::InstanceKey = "pve::a".parse().unwrap();
+    fleet.command(Command::SetEnabled { key, enabled: false }).unwrap();
+    fleet.inventory(vec![spec(2)]);
+    assert_eq!(fleet.health("pve::a").place, Place::Queued);
+    let events = fleet.events("pve::a");
+    assert!(events.contains(&InstanceEvent::Resumed), "{events:?}");
+    fleet.inventory(vec![InstanceSpec { enabled: false, ..spec(3) }]);
+    assert_eq!(fleet.events("pve::a").last(), Some(&InstanceEvent::Paused));
+}
+
+#[test]
 fn resetting_a_breaker_closes_it_and_polls_at_once() {
     let mut fleet = Fleet::new(SettingsDraft::default(), |_, _| fail(FailureKind::Refused));
     fleet.watch(&["pve::a"]);

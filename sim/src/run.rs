@@ -1,6 +1,6 @@
 //! One run of a scenario, and what came of it.
 
-use pulse::engine::{Millis, Settings, Timestamp};
+use pulse::engine::{Millis, Timestamp};
 use serde::Serialize;
 
 use crate::judge::SOMETIMES;
@@ -163,25 +163,38 @@ fn expect_of_host(scenario: &Scenario, expect: &Expect, world: &mut World<'_>, h
     }
 }
 
-/// After the last fault everybody must be well within this time: the longest penalty, and an interval.
-pub(crate) fn longest_penalty(settings: &Settings) -> Millis {
+/// After the last fault everybody must be well within this time: the longest penalty, an interval, and its turn.
+pub(crate) fn longest_penalty(scenario: &Scenario) -> Millis {
+    let settings = scenario.valid_settings();
     let rules = settings.dead_letter;
     let penalties =
         [rules.permanent_recheck, rules.transient_recheck_max, settings.backoff.max, settings.breaker.open_max];
-    penalties.into_iter().max().unwrap_or_default() + settings.max_interval + GRACE
+    penalties.into_iter().max().unwrap_or_default() + oldest_age(scenario)
+}
+
+/// The oldest that a reading may be in a calm world: two intervals, and two rounds of a fleet that is short of slots.
+fn oldest_age(scenario: &Scenario) -> Millis {
+    let settings = scenario.valid_settings();
+    let slot_time: u64 = scenario.hosts.iter().map(|group| u64::from(group.count) * group.latency.0.get()).sum();
+    let on_one_machine = scenario.hosts.iter().map(|group| u64::from(group.per_machine) * group.latency.0.get()).max();
+    let round = (slot_time / u64::from(settings.max_in_flight))
+        .max(on_one_machine.unwrap_or_default() / u64::from(settings.max_in_flight_per_host));
+    let fixed = scenario.hosts.iter().filter_map(|group| group.interval).map(|span| span.0).max();
+    let types = settings.types.iter().filter_map(|(_, its)| its.interval).max();
+    let interval = settings.max_interval.max(fixed.unwrap_or_default()).max(types.unwrap_or_default());
+    interval + interval + Millis::new(round * 2) + GRACE
 }
 
 /// Everything answers from now on: within the longest penalty everybody must be well.
 fn liveness(scenario: &Scenario, world: &mut World<'_>) {
-    let settings = scenario.valid_settings();
-    let longest = longest_penalty(&settings);
+    let longest = longest_penalty(scenario);
+    let oldest = oldest_age(scenario);
     world.calm_down(longest);
     let now = world.now();
     for host in 0..world.hosts.len() {
         let truth = world.judge.truths[host].clone();
         let key = world.hosts[host].key.clone();
-        let stretched = settings.max_interval + settings.max_interval + GRACE;
-        let fresh = truth.last_success.is_some_and(|at| now - at <= stretched);
+        let fresh = truth.last_success.is_some_and(|at| now - at <= oldest);
         if truth.dead.is_some() || truth.failures > 0 || !fresh || !truth.present || truth.paused {
             let dead = truth.dead;
             let detail = || format!("{key} is not well {longest} after the last fault: {dead:?}, fresh {fresh}");

@@ -172,7 +172,7 @@ impl<'a> People<'a> {
         asked
             .extend(keys.into_iter().map(|key| self.ask(Request::Command(Command::SetEnabled { key, enabled: true }))));
         self.send(asked).await;
-        self.let_pass(end + longest_penalty(&self.settings)).await;
+        self.let_pass(end + longest_penalty(self.scenario)).await;
     }
 
     /// Sends everything in order without waiting in between, as the simulator's loop does.

@@ -86,6 +86,7 @@ impl Engine {
 
     /// The instance was edited: what failed may work now, so everything starts afresh.
     fn forget_and_requeue(&mut self, id: u32, effects: &mut Effects) {
+        let was_paused = self.instance_mut(id).place == Place::Paused;
         self.withdraw(id, effects);
         let now = self.now;
         let instance = self.instance_mut(id);
@@ -98,8 +99,13 @@ impl Engine {
         if was_dead {
             effects.instance_event(now, InstanceId(id), InstanceEvent::Revived);
         }
-        if self.instance_mut(id).is_enabled() {
-            self.enter_queue(id, effects);
+        match (was_paused, self.instance_mut(id).is_enabled()) {
+            (true, true) => {
+                self.follow_enabled(id, effects);
+            }
+            (false, true) => self.enter_queue(id, effects),
+            (false, false) => effects.instance_event(now, InstanceId(id), InstanceEvent::Paused),
+            (true, false) => {}
         }
     }
 
