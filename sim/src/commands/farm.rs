@@ -123,7 +123,7 @@ impl Farm {
             let begun = Stopwatch::start();
             let report = sim::run(&scenario, seed, RunOptions::default());
             if let Ok(mut harvest) = harvest.lock() {
-                harvest.add(Timed { report, took: begun.elapsed() });
+                harvest.add(Timed { source: name.clone(), report, took: begun.elapsed() });
             }
             bar.inc(1);
             if self.time.is_some_and(|time| watch.elapsed() >= Duration::from(time)) {
@@ -149,7 +149,7 @@ impl Farm {
             return Ok(());
         }
         for timed in harvest.broken.iter().take(TOLD) {
-            print_violations(&timed.report);
+            print_violations(timed);
         }
         println!(
             "{} runs, {} broken; {} polls in {:.0} virtual hours; {:.1} s, {:.1} M events/s",

@@ -43,7 +43,7 @@ impl Replay {
         for line in std::mem::take(&mut report.trace) {
             println!("{line}");
         }
-        let reports = [Timed { report, took: watch.elapsed() }];
+        let reports = [Timed { source: self.scenario, report, took: watch.elapsed() }];
         print_table(&reports);
         verdict(&reports)
     }

@@ -11,14 +11,23 @@ use sim::Report;
 
 use super::Failed;
 
-/// A report and the real time it took.
+/// A report, the real time it took, and where its scenario came from.
 #[derive(Clone, Debug)]
 pub(super) struct Timed {
+    /// A built-in name or a file, as the command line had it.
+    pub(super) source: String,
     pub(super) report: Report,
     pub(super) took: Duration,
 }
 
 impl Timed {
+    /// The command that makes the run again.
+    fn replay_command(&self) -> String {
+        // A saved finding has its own seed.
+        let seed = if self.source.ends_with(".json") { String::new() } else { format!("{} ", self.report.seed) };
+        format!("cargo run --release --bin sim -- replay {} {seed}--trace", self.source)
+    }
+
     pub(super) fn to_json(&self) -> Value {
         let mut value = json!(self.report);
         value["wallSeconds"] = json!(self.took.as_secs_f64());
@@ -26,17 +35,12 @@ impl Timed {
     }
 }
 
-/// The command that makes a run again.
-pub(super) fn replay_command(report: &Report) -> String {
-    format!("cargo run --release --bin sim -- replay {} {} --trace", report.scenario, report.seed)
-}
-
 /// Prints a table of reports, and for each broken one what was broken and how to replay it.
 pub(super) fn print_table(reports: &[Timed]) {
     let mut table = Table::new();
     table.load_style(NOTHING);
     table.set_header(["SCENARIO", "SEED", "VERDICT", "VIRTUAL", "POLLS", "EVENTS", "WALL", "EVENTS/S", "TRACE"]);
-    for Timed { report, took } in reports {
+    for Timed { report, took, .. } in reports {
         let rate = report.events as f64 / took.as_secs_f64().max(1e-9);
         table.add_row([
             report.scenario.clone(),
@@ -51,18 +55,19 @@ pub(super) fn print_table(reports: &[Timed]) {
         ]);
     }
     println!("{table}");
-    for Timed { report, .. } in reports {
-        print_violations(report);
+    for timed in reports {
+        print_violations(timed);
     }
 }
 
 /// Prints what was broken and how to replay it.
-pub(super) fn print_violations(report: &Report) {
+pub(super) fn print_violations(timed: &Timed) {
+    let report = &timed.report;
     for violation in &report.violations {
         println!("{} seed {}: {violation}", report.scenario, report.seed);
     }
     if !report.passed() {
-        println!("replay it: {}", replay_command(report));
+        println!("replay it: {}", timed.replay_command());
     }
 }
 
@@ -71,13 +76,14 @@ pub(super) fn write_junit(file: &Path, reports: &[Timed]) -> Result<(), Failed> 
     let failures = reports.iter().filter(|timed| !timed.report.passed()).count();
     let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     let _ = writeln!(xml, "<testsuite name=\"sim\" tests=\"{}\" failures=\"{failures}\">", reports.len());
-    for Timed { report, took } in reports {
+    for timed in reports {
+        let Timed { report, took, .. } = timed;
         let name = escape(&format!("{} seed {}", report.scenario, report.seed));
         let seconds = took.as_secs_f64();
         let _ = write!(xml, "  <testcase name=\"{name}\" classname=\"sim\" time=\"{seconds:.3}\">");
         for violation in &report.violations {
             let message = escape(&violation.to_string());
-            let _ = write!(xml, "<failure message=\"{message}\">{}</failure>", escape(&replay_command(report)));
+            let _ = write!(xml, "<failure message=\"{message}\">{}</failure>", escape(&timed.replay_command()));
         }
         xml.push_str("</testcase>\n");
     }

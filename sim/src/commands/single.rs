@@ -93,7 +93,7 @@ impl Run {
             Mode::Engine => sim::run(scenario, self.seed, options),
             Mode::Stack => sim::run_stack(scenario, self.seed, options),
         };
-        Timed { report, took: watch.elapsed() }
+        Timed { source: self.scenario.clone(), report, took: watch.elapsed() }
     }
 }
 
@@ -116,7 +116,7 @@ pub(super) fn everything() -> Result<(), Failed> {
         let watch = Stopwatch::start();
         let options = RunOptions { policy: Policy::Default, ..RunOptions::default() };
         let report = sim::run(&scenario, seed, options);
-        reports.push(Timed { report, took: watch.elapsed() });
+        reports.push(Timed { source: name.to_owned(), report, took: watch.elapsed() });
     }
     print_table(&summarised(&reports));
     let broken = reports.iter().filter(|timed| !timed.report.passed()).count();
