@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -124,11 +124,13 @@ async fn open_port(address: SocketAddr, option: &'static str) -> Result<TcpListe
 /// Makes the unix socket, for its owner alone. One that a killed daemon left behind is replaced.
 async fn open_socket(path: &Path) -> Result<UnixListener, DoorError> {
     let failed = |source| DoorError::Socket { path: path.to_owned(), source };
-    if path.exists() {
-        if UnixStream::connect(path).await.is_ok() {
-            return Err(DoorError::AnotherDaemon(path.to_owned()));
+    if path.symlink_metadata().is_ok_and(|it| it.file_type().is_socket()) {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                std::fs::remove_file(path).map_err(failed)?;
+            }
+            _ => return Err(DoorError::AnotherDaemon(path.to_owned())),
         }
-        std::fs::remove_file(path).map_err(failed)?;
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;

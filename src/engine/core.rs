@@ -109,6 +109,7 @@ pub(super) struct Census {
     pub(super) queued: PerType<u32>,
     pub(super) in_flight: PerType<u32>,
     pub(super) in_flight_total: u32,
+    pub(super) unknown_in_flight: u32,
     pub(super) suspects_in_flight: u32,
 }
 
@@ -161,6 +162,7 @@ impl Engine {
     /// that a tick starts; linear in the fleet for inventory, settings and the retry of all dead letters.
     pub fn handle(&mut self, now: Timestamp, input: Input, effects: &mut Effects) {
         self.now = self.now.max(now);
+        self.load.pass(self.now, self.census.in_flight_total);
         self.recycle_vacated();
         match input {
             Input::Tick => self.tick(effects),

@@ -20,9 +20,8 @@ impl Engine {
     }
 
     fn measure_load(&mut self, effects: &mut Effects) {
-        let in_flight = self.in_flight();
-        let live = in_flight + self.queue_depth();
-        if self.load.advance(self.now, in_flight, live, &self.settings) {
+        let live = self.in_flight() + self.queue_depth();
+        if self.load.close_window(self.now, live, &self.settings) {
             let stretch_permille = (self.load.stretch() * 1_000.0).round() as u32;
             effects.fleet_event(self.now, FleetEvent::LoadChanged { stretch_permille });
         }
@@ -62,15 +61,22 @@ impl Engine {
     }
 
     /// Who is started next, if there is a free slot for it: unknown ones first, then the one that waits longest.
+    ///
+    /// Unknown ones and suspects may hang: together they take three quarters of the slots at most, and suspects half, so
+    /// that known ones never wait for the end of a hang.
     pub(super) fn next_lane(&self) -> Option<(Lane, u32)> {
-        if self.census.in_flight_total >= self.settings.max_in_flight {
+        let (slots, census) = (self.settings.max_in_flight, &self.census);
+        if census.in_flight_total >= slots {
             return None;
         }
-        if let Some(id) = self.agenda.lane_head(Lane::Unknown) {
+        let doubtful = census.unknown_in_flight + census.suspects_in_flight;
+        let doubtful_may_start = u64::from(doubtful) * 4 < u64::from(slots) * 3;
+        let unknown = self.agenda.lane_head(Lane::Unknown).filter(|_| doubtful_may_start);
+        if let Some(id) = unknown {
             return Some((Lane::Unknown, id));
         }
         let known = self.agenda.lane_head(Lane::Known);
-        let suspects_may_start = self.census.suspects_in_flight < (self.settings.max_in_flight / 2).max(1);
+        let suspects_may_start = doubtful_may_start && census.suspects_in_flight < (slots / 2).max(1);
         let suspect = self.agenda.lane_head(Lane::Suspect).filter(|_| suspects_may_start);
         match (known, suspect) {
             (Some(known), Some(suspect)) if self.agenda.due(suspect) < self.agenda.due(known) => {
@@ -93,21 +99,26 @@ impl Engine {
         let instance = self.instance_mut(id);
         instance.serial = instance.serial.wrapping_add(1);
         instance.started = now;
-        instance.suspect = lane == Lane::Suspect;
+        instance.lane_in_flight = lane;
         instance.started_late = lag.get() > instance.planned.get() / 2 && instance.last_success.is_some();
         let ticket = instance.ticket(id);
         let moved = instance.breaker.start(now);
         let failures = instance.breaker.failures();
         let host = instance.host;
-        if lane == Lane::Suspect {
-            self.census.suspects_in_flight += 1;
+        match lane {
+            Lane::Unknown => self.census.unknown_in_flight += 1,
+            Lane::Known => {}
+            Lane::Suspect => self.census.suspects_in_flight += 1,
         }
         if let Some(host) = host {
             self.hosts[host as usize] += 1;
         }
         let timeout = self.instance(id).map_or(Millis::ZERO, |instance| self.timeout_of(instance));
         self.agenda.schedule(id, now + timeout.max(Millis::new(1)));
-        self.load.started(lag);
+        if lane != Lane::Suspect {
+            // Suspects wait for their own share of the slots, which says nothing of the load.
+            self.load.started(lag);
+        }
         self.totals.started += 1;
         if let Some(moved) = moved {
             let (from, to) = (moved.from, moved.to);
@@ -122,14 +133,23 @@ impl Engine {
     pub(super) fn release_slot(&mut self, id: u32) {
         let instance = self.instance_mut(id);
         let host = instance.host;
-        if std::mem::take(&mut instance.suspect) {
-            self.census.suspects_in_flight -= 1;
+        match instance.lane_in_flight {
+            Lane::Unknown => self.census.unknown_in_flight -= 1,
+            Lane::Known => {}
+            Lane::Suspect => self.census.suspects_in_flight -= 1,
         }
         if let Some(host) = host {
             self.hosts[host as usize] -= 1;
-            if let Some(next) = self.agenda.host_head(host) {
-                self.admit_from_host(next);
-            }
+            self.admit_next_of(host);
+        }
+    }
+
+    /// Lets the next one that waits for `host` wait for a slot, if the host has room.
+    pub(super) fn admit_next_of(&mut self, host: u32) {
+        if self.hosts[host as usize] < self.settings.max_in_flight_per_host
+            && let Some(next) = self.agenda.host_head(host)
+        {
+            self.admit_from_host(next);
         }
     }
 

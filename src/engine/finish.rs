@@ -153,7 +153,7 @@ impl Engine {
             let interval = interval.unwrap_or(self.settings.base_interval);
             return self.plan_from_start(id, Choice::exactly(interval, IntervalReason::Fixed), effects);
         } else if self.is_dead_letter_after(id, class, failures) {
-            self.dead_letter(id, class, effects)
+            self.dead_letter(id, class, self.asked_for(retry_after), effects)
         } else {
             self.set_place(id, Place::Queued);
             self.back_off(id, retry_after)
@@ -177,6 +177,7 @@ impl Engine {
         &mut self,
         id: u32,
         class: FailureClass,
+        asked: Millis,
         effects: &mut Effects,
     ) -> (Timestamp, Millis, IntervalReason) {
         self.set_place(id, Place::DeadLettered);
@@ -200,7 +201,7 @@ impl Engine {
             }
         };
         let margin = Millis::new(nominal.get() / INTERVAL_JITTER);
-        let delay = self.draw_between(id, nominal.saturating_sub(margin), nominal);
+        let delay = self.draw_between(id, nominal.saturating_sub(margin), nominal).max(asked);
         let next_retry = self.now + delay;
         let what = match before {
             None => InstanceEvent::DeadLettered { reason, next_retry, failures },
@@ -213,7 +214,7 @@ impl Engine {
     /// When a live instance that failed is tried again: when its breaker lets it, or else after its backoff.
     fn back_off(&mut self, id: u32, retry_after: Option<Millis>) -> (Timestamp, Millis, IntervalReason) {
         let settings = &self.settings;
-        let (max, breaker_settings) = (settings.backoff.max, settings.breaker);
+        let breaker_settings = settings.breaker;
         let breaker = &self.instance_mut(id).breaker;
         let open = breaker.state() == BreakerState::Open;
         let (own, reason) = if open {
@@ -221,9 +222,14 @@ impl Engine {
         } else {
             (self.backoff_delay(id), IntervalReason::Backoff)
         };
-        let asked = retry_after.unwrap_or(Millis::ZERO).min(max);
+        let asked = self.asked_for(retry_after);
         let (delay, reason) = if asked > own { (asked, IntervalReason::RetryAfter) } else { (own, reason) };
         (self.now + delay, delay, reason)
+    }
+
+    /// What a host may ask for: `Retry-After`, up to the longest backoff.
+    fn asked_for(&self, retry_after: Option<Millis>) -> Millis {
+        retry_after.unwrap_or(Millis::ZERO).min(self.settings.backoff.max)
     }
 
     fn backoff_delay(&mut self, id: u32) -> Millis {

@@ -169,6 +169,8 @@ impl Engine {
             Place::InFlight | Place::Paused => None,
         };
         let age = now.since(instance.last_success.unwrap_or(instance.known_since));
+        // One that was paused is not late for the time of its pause.
+        let overdue = now.since(instance.last_success.unwrap_or_default().max(instance.known_since));
         let interval = self.planned_interval(instance);
         InstanceHealth {
             key: instance.spec.key.clone(),
@@ -182,7 +184,7 @@ impl Engine {
             dead_letter: instance.dead_letter_health(due),
             staleness: instance.staleness(now, self.settings.max_interval),
             age,
-            late: instance.place != Place::Paused && age > interval + interval + self.timeout_of(instance),
+            late: instance.place != Place::Paused && overdue > interval + interval + self.timeout_of(instance),
             interval,
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::agenda::Lane;
 use super::breaker::Breaker;
 use super::dead_letter::DeadLetter;
 use super::effect::Ticket;
@@ -70,8 +71,8 @@ pub(super) struct Instance {
     pub(super) serial: u32,
     /// The queue of its host, if it shares the host with others.
     pub(super) host: Option<u32>,
-    /// Whether the poll under way takes one of the slots for suspects.
-    pub(super) suspect: bool,
+    /// The lane that the poll under way was started from.
+    pub(super) lane_in_flight: Lane,
     /// Whether the poll under way was ordered late by more than half of its interval.
     pub(super) started_late: bool,
     pub(super) started: Timestamp,
@@ -98,7 +99,7 @@ impl Instance {
             place: Place::Paused,
             serial,
             host: None,
-            suspect: false,
+            lane_in_flight: Lane::Unknown,
             started_late: false,
             started: now,
             known_since: now,

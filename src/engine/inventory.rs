@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::core::{Engine, Vacancy};
+use super::dead_letter::DeadLetterReason;
 use super::effect::{Effects, FleetEvent, InstanceEvent};
 use super::instance::{Instance, InstanceSpec, Place};
 use super::interval::{Choice, IntervalReason, PolicyMemory};
@@ -78,7 +79,7 @@ impl Engine {
         } else {
             self.follow_enabled(id, effects);
             if interval_changed {
-                self.replan(id, effects);
+                self.replan(id, None, effects);
             }
         }
         changed
@@ -132,7 +133,12 @@ impl Engine {
 
     /// Takes the instance out of wherever it is, calling off a poll under way. It is paused afterwards.
     fn withdraw(&mut self, id: u32, effects: &mut Effects) {
+        let host = self.instance_mut(id).host.filter(|_| self.agenda.is_waiting_for_a_slot(id));
         self.agenda.unlink(id);
+        if let Some(host) = host {
+            // It may have been the one that its host had let through.
+            self.admit_next_of(host);
+        }
         let instance = self.instance_mut(id);
         if instance.place == Place::InFlight {
             let ticket = instance.ticket(id);
@@ -147,7 +153,9 @@ impl Engine {
     /// Queues an instance for its first poll, at a moment of its own within the base interval (lesson 15).
     fn enter_queue(&mut self, id: u32, effects: &mut Effects) {
         self.set_place(id, Place::Queued);
-        let wait = self.draw_between(id, Millis::ZERO, self.settings.base_interval);
+        let base = self.settings.base_interval;
+        let fixed = self.instance(id).and_then(|instance| self.fixed_interval_of(instance));
+        let wait = self.draw_between(id, Millis::ZERO, fixed.unwrap_or(base).min(base));
         self.plan(id, self.now + wait, wait, IntervalReason::First, effects);
     }
 
@@ -184,32 +192,47 @@ impl Engine {
     }
 
     pub(super) fn replace_settings(&mut self, settings: Box<Settings>, effects: &mut Effects) {
-        self.settings = settings;
+        let before = std::mem::replace(&mut self.settings, settings);
         self.release_host_queues();
         let ids: Vec<u32> = self.ids.values().copied().collect();
-        let replanned = ids.into_iter().filter(|id| self.replan(*id, effects)).count() as u32;
+        let replanned = ids.into_iter().filter(|id| self.replan(*id, Some(&before), effects)).count() as u32;
         effects.fleet_event(self.now, FleetEvent::SettingsApplied { replanned });
     }
 
     /// Moves the due time of a waiting instance to where the settings in force put it; says whether it moved.
-    fn replan(&mut self, id: u32, effects: &mut Effects) -> bool {
+    ///
+    /// Given the settings `before`, the rhythm of a healthy instance is left alone unless they had another one for it.
+    fn replan(&mut self, id: u32, before: Option<&Settings>, effects: &mut Effects) -> bool {
         if !self.agenda.is_on_wheel(id) {
             return false;
         }
         let Some(instance) = self.instance(id) else { return false };
         match instance.place {
             Place::InFlight | Place::Paused => false,
-            Place::Queued if instance.breaker.failures() == 0 => self.replan_healthy(id, effects),
+            Place::Queued if instance.breaker.failures() == 0 || instance.is_availability_check() => {
+                let same = before.is_some_and(|before| self.has_same_rhythm(instance, before));
+                !same && self.replan_healthy(id, effects)
+            }
             Place::Queued => {
                 let longest = self.settings.backoff.max.max(self.settings.breaker.open_max);
                 self.bring_forward(id, longest, effects)
             }
             Place::DeadLettered => {
                 let rules = self.settings.dead_letter;
-                let longest = rules.permanent_recheck.max(rules.transient_recheck_max);
+                let longest = match instance.dead_letter.map(|entry| entry.reason) {
+                    Some(DeadLetterReason::PermanentFailure) => rules.permanent_recheck,
+                    Some(DeadLetterReason::MaxRetryAttempts) | None => rules.transient_recheck_max,
+                };
                 self.bring_forward(id, longest, effects)
             }
         }
+    }
+
+    fn has_same_rhythm(&self, instance: &Instance, before: &Settings) -> bool {
+        let fixed_before = instance.spec.interval.or(before.types[instance.spec.key.kind()].interval);
+        let fixed = self.fixed_interval_of(instance);
+        let rhythm = |it: &Settings| (it.adaptive, it.base_interval, it.min_interval, it.max_interval);
+        fixed == fixed_before && (fixed.is_some() || rhythm(before) == rhythm(&self.settings))
     }
 
     fn replan_healthy(&mut self, id: u32, effects: &mut Effects) -> bool {
@@ -222,8 +245,9 @@ impl Engine {
         if !instance.polled {
             return self.bring_forward(id, base, effects);
         }
-        let tolerance = Millis::new(interval.get() / 20);
-        if (interval.saturating_sub(tolerance)..=interval + tolerance).contains(&instance.planned) {
+        let stretched = interval.scaled(self.load.stretch());
+        let tolerance = Millis::new(stretched.get() / 20);
+        if (stretched.saturating_sub(tolerance)..=stretched + tolerance).contains(&instance.planned) {
             return false;
         }
         self.instance_mut(id).memory = PolicyMemory::default();

@@ -82,13 +82,17 @@ impl LoadMeter {
         self.window.successes += 1;
     }
 
-    /// Time passed with `in_flight` polls under way. Closes the window when it is full; says whether that changed the
-    /// stretch. `live` is the number of instances in the live queue or in flight.
-    pub(super) fn advance(&mut self, now: Timestamp, in_flight: u32, live: u32, settings: &Settings) -> bool {
+    /// Time passed with `in_flight` polls under way.
+    pub(super) fn pass(&mut self, now: Timestamp, in_flight: u32) {
         let elapsed = now.since(self.measured_until).get();
         let slot_time = Millis::new(elapsed.saturating_mul(u64::from(in_flight)));
         self.window.slot_time = self.window.slot_time + slot_time;
         self.measured_until = self.measured_until.max(now);
+    }
+
+    /// Closes the window if it is full; says whether that changed the stretch. `live` is the number of instances in the
+    /// live queue or in flight.
+    pub(super) fn close_window(&mut self, now: Timestamp, live: u32, settings: &Settings) -> bool {
         let length = now.since(self.window_start);
         if length < settings.base_interval.scaled(self.stretch) {
             return false;
@@ -142,7 +146,9 @@ mod tests {
                 meter.started(lag);
                 meter.succeeded(Millis::from_secs(2), settings.base_interval);
             }
-            meter.advance(meter.window_start + length, in_flight, live, &settings);
+            let end = meter.window_start + length;
+            meter.pass(end, in_flight);
+            meter.close_window(end, live, &settings);
         }
     }
 
@@ -172,7 +178,9 @@ mod tests {
         let mut meter = LoadMeter::new(Timestamp::ZERO);
         meter.started(Millis::ZERO);
         meter.succeeded(Millis::from_secs(1), settings.base_interval);
-        meter.advance(meter.window_start + settings.base_interval, settings.max_in_flight / 2, 300, &settings);
+        let end = meter.window_start + settings.base_interval;
+        meter.pass(end, settings.max_in_flight / 2);
+        meter.close_window(end, 300, &settings);
         assert!((meter.slots_used() - 0.5).abs() < 1e-9);
         assert_eq!(meter.stretch(), 1.0, "300 instances at a second in ten need 30 slots of the 77 that are left");
     }

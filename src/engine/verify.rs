@@ -4,6 +4,7 @@
 
 use thiserror::Error;
 
+use super::agenda::Lane;
 use super::breaker::BreakerState;
 use super::core::{Census, Engine};
 use super::instance::{Instance, Place};
@@ -114,10 +115,20 @@ impl Engine {
     /// # Errors
     /// [`Violation::IdleSlot`] names who waits.
     pub fn verify_after_tick(&self) -> Result<(), Violation> {
-        match self.next_lane().and_then(|(_, id)| self.instance(id)) {
+        let startable = self.next_lane().map(|(_, id)| id);
+        match startable.or_else(|| self.forgotten_by_its_host()).and_then(|id| self.instance(id)) {
             Some(instance) => Err(Violation::IdleSlot { key: instance.spec.key.clone() }),
             None => Ok(()),
         }
+    }
+
+    /// Who waits for a host that has room, while nobody else waits for a slot.
+    fn forgotten_by_its_host(&self) -> Option<u32> {
+        if Lane::ALL.into_iter().any(|lane| self.agenda.lane_head(lane).is_some()) {
+            return None;
+        }
+        let has_room = |host: &u32| self.hosts[*host as usize] < self.settings.max_in_flight_per_host;
+        (0..self.hosts.len() as u32).filter(has_room).find_map(|host| self.agenda.host_head(host))
     }
 
     fn verify_place(&self, id: u32, instance: &Instance) -> Result<(), Violation> {
@@ -159,7 +170,8 @@ fn recount_one(census: &mut Census, instance: &Instance) {
         Place::InFlight => {
             census.in_flight[kind] += 1;
             census.in_flight_total += 1;
-            census.suspects_in_flight += u32::from(instance.suspect);
+            census.unknown_in_flight += u32::from(instance.lane_in_flight == Lane::Unknown);
+            census.suspects_in_flight += u32::from(instance.lane_in_flight == Lane::Suspect);
         }
         Place::DeadLettered | Place::Paused => {}
     }
