@@ -7,6 +7,7 @@ mod compare;
 mod host;
 mod judge;
 mod operators;
+pub mod report;
 mod run;
 mod scenario;
 mod shrink;
