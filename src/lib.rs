@@ -12,6 +12,6 @@ pub mod fleet;
 pub mod lab;
 pub mod runtime;
 pub mod security;
+pub mod store;
 pub mod targets;
-
 pub mod telemetry;

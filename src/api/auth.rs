@@ -1,39 +1,49 @@
-//! Who may come in: over TCP whoever shows a token, over the unix socket its owner.
+//! Who calls, and whether they may: first everybody is identified, then each route asks for its role.
 
-use axum::extract::{Request, State};
+use axum::extract::{FromRequestParts, RawPathParams, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 
+use super::Api;
+use super::peer::Peer;
 use super::problem::Problem;
-use crate::security::TokenStore;
+use super::routes::{Access, Route};
+use crate::security::audit::{Attempt, Conclusion};
+use crate::security::{Actor, Caller, Credential, Principal, Role};
 
-/// The way by which a call comes in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Door {
-    /// A TCP port: a token is needed.
-    Tcp,
-    /// The unix socket, which its mode keeps for the daemon's owner.
-    Local,
+/// What is known of whoever sent a request.
+#[derive(Clone, Debug)]
+struct Identified {
+    caller: Caller,
+    principal: Option<Principal>,
 }
 
-/// What is checked before a call reaches its handler.
-#[derive(Clone)]
-pub(super) struct Guard {
-    pub(super) door: Door,
-    pub(super) tokens: TokenStore,
+/// Puts what is known of the caller into the request, for all that comes after. Refuses nobody yet.
+pub(super) async fn identify(State(api): State<Api>, mut request: Request, next: Next) -> Response {
+    let Some(peer) = request.extensions().get::<Peer>() else {
+        tracing::error!("a request came by a door that does not say who is there");
+        return Problem::internal().into_response();
+    };
+    let principal = principal_of(&api, peer, request.headers());
+    let caller = match &principal {
+        Some(principal) => principal.caller.clone(),
+        None => Caller::anonymous(peer.address()),
+    };
+    request.extensions_mut().insert(Identified { caller, principal });
+    next.run(request).await
 }
 
-pub(super) async fn check(State(guard): State<Guard>, request: Request, next: Next) -> Result<Response, Problem> {
-    if guard.door == Door::Tcp {
-        let token = token_of(request.headers()).ok_or_else(Problem::unauthorized)?;
-        let found = guard.tokens.find(token).map_err(|error| {
-            tracing::error!(%error, "tokens cannot be checked");
-            Problem::unavailable("tokens cannot be checked; the daemon's log tells why")
-        })?;
-        found.ok_or_else(Problem::unauthorized)?;
+fn principal_of(api: &Api, peer: &Peer, headers: &HeaderMap) -> Option<Principal> {
+    let address = peer.address();
+    if let Peer::Local { account } = peer {
+        let caller = Caller { actor: Actor::Local(account.to_string()), address };
+        return Some(Principal { caller, role: Role::Admin, credential: Credential::Socket });
     }
-    Ok(next.run(request).await)
+    let token = api.tokens.find(token_of(headers)?)?;
+    let caller = Caller { actor: Actor::Token(token.name), address };
+    Some(Principal { caller, role: token.role, credential: Credential::Token(token.id) })
 }
 
 fn token_of(headers: &HeaderMap) -> Option<&str> {
@@ -42,6 +52,56 @@ fn token_of(headers: &HeaderMap) -> Option<&str> {
         scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
     });
     bearer.or_else(|| headers.get("x-api-token").and_then(|value| value.to_str().ok()))
+}
+
+/// What [`authorise`] needs to know.
+#[derive(Clone)]
+pub(super) struct Gatekeeper {
+    pub(super) api: Api,
+    pub(super) route: &'static Route,
+}
+
+/// Lets a request through to its handler if the route's entry in the table says so. A refusal of a call that would be
+/// audited is audited too.
+pub(super) async fn authorise(
+    State(Gatekeeper { api, route }): State<Gatekeeper>,
+    parameters: RawPathParams,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let Access::Role(needed) = route.access else { return Ok(next.run(request).await) };
+    let Some(Identified { caller, principal }) = request.extensions().get::<Identified>() else {
+        return Err(Problem::internal());
+    };
+    let refused = match principal {
+        Some(principal) if principal.role.covers(needed) => return Ok(next.run(request).await),
+        Some(principal) => Problem::forbidden(needed, principal.role),
+        None => Problem::unauthorized(),
+    };
+    if let Some(action) = route.action {
+        let mut attempt = Attempt::new(caller.clone(), action);
+        attempt.key = parameters.iter().next().map(|(_, value)| value.chars().take(300).collect());
+        api.audit.record(attempt, Conclusion::refused(refused.code())).await?;
+    }
+    Err(refused)
+}
+
+impl<S: Sync> FromRequestParts<S> for Principal {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        let identified = parts.extensions.get::<Identified>();
+        identified.and_then(|it| it.principal.clone()).ok_or_else(Problem::unauthorized)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        let identified = parts.extensions.get::<Identified>();
+        identified.map(|it| it.caller.clone()).ok_or_else(Problem::internal)
+    }
 }
 
 #[cfg(test)]

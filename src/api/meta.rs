@@ -2,12 +2,19 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::Method;
 use serde::Serialize;
+use utoipa::openapi::Ref;
+use utoipa::openapi::content::ContentBuilder;
+use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::response::ResponseBuilder;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi, ToSchema};
 
 use super::Api;
 use super::problem::Problem;
+use super::routes::{Access, ROUTES};
+use crate::security::Role;
 
 /// Whether the daemon lives. It says nothing of the instances: a dead host does not make the daemon ill (lesson 27).
 #[derive(Debug, Serialize, ToSchema)]
@@ -84,11 +91,15 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         super::state::last_readings,
         super::settings::show,
         super::settings::update,
+        super::tokens::list,
+        super::tokens::create,
+        super::tokens::revoke,
+        super::audit::list,
         liveness,
         version,
         document,
     ),
-    modifiers(&Tokens),
+    modifiers(&Tokens, &Refusals),
     security(("bearer" = []), ("token" = []))
 )]
 struct Document;
@@ -103,5 +114,51 @@ impl Modify for Tokens {
         let token = SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("X-API-Token")));
         components.add_security_scheme("bearer", bearer);
         components.add_security_scheme("token", token);
+    }
+}
+
+/// Whatever every call may answer, by its entry in the table of routes.
+struct Refusals;
+
+impl Modify for Refusals {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        for route in ROUTES {
+            let Some(operation) =
+                openapi.paths.paths.get_mut(route.path).and_then(|item| operation(item, &route.method))
+            else {
+                continue;
+            };
+            let mut also = |status: &str, description: &str| {
+                let json = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+                let response =
+                    ResponseBuilder::new().description(description).content("application/problem+json", json);
+                operation.responses.responses.entry(status.to_owned()).or_insert_with(|| response.build().into());
+            };
+            if let Access::Role(role) = route.access {
+                also("401", "Valid credentials are needed (`unauthorized`)");
+                if role > Role::Viewer {
+                    also("403", &format!("The role {role} is needed (`forbidden`)"));
+                }
+            }
+            if route.action.is_some() {
+                also("400", "The request could not be read (`malformed_request`)");
+                also("413", "The body is too large (`body_too_large`)");
+            }
+            also(
+                "503",
+                "The daemon cannot answer now (`unavailable`), or not write down what it has to \
+                         (`storage_unavailable`); nothing was changed",
+            );
+        }
+    }
+}
+
+fn operation<'a>(item: &'a mut PathItem, method: &Method) -> Option<&'a mut Operation> {
+    match *method {
+        Method::GET => item.get.as_mut(),
+        Method::POST => item.post.as_mut(),
+        Method::PUT => item.put.as_mut(),
+        Method::DELETE => item.delete.as_mut(),
+        _ => None,
     }
 }

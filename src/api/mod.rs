@@ -2,12 +2,17 @@
 //!
 //! It knows of the scheduler only what its handle tells, and of instances what the fleet keeps.
 
+mod audit;
 mod auth;
+mod body;
 mod health;
 mod meta;
+mod peer;
 mod problem;
+mod routes;
 mod settings;
 mod state;
+mod tokens;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,19 +22,23 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
 
-pub use auth::Door;
+pub use audit::AuditAnswer;
+pub use body::{GivenReason, NeededReason, Reason};
 pub use health::{BreakerStateName, HealthAnswer, InstanceRow};
 pub use meta::openapi;
+pub use peer::Peer;
 pub use problem::Problem;
+pub use routes::{Access, ROUTES, Route};
+pub use tokens::{TokenIssued, TokenList, TokenRequest};
 
 use crate::config::{LiveConfig, SystemFile};
 use crate::fleet::Fleet;
 use crate::runtime::{Clock, Handle};
-use crate::security::TokenStore;
+use crate::security::audit::AuditLog;
+use crate::security::{Principal, TokenStore};
 
 /// The largest body that a request may have, in bytes.
 const MAX_BODY: usize = 256 * 1024;
@@ -51,28 +60,28 @@ pub struct Api {
     pub system_file: Arc<SystemFile>,
     /// Who may come in.
     pub tokens: TokenStore,
+    /// Where everything that changes something is written down first.
+    pub audit: AuditLog,
 }
 
-/// Every route, behind the checks of `door`.
-pub fn router(api: Api, door: Door) -> Router {
-    let guard = auth::Guard { door, tokens: api.tokens.clone() };
-    Router::new()
-        .route("/api/monitoring/scheduler/health", get(health::scheduler_health))
-        .route("/api/state", get(state::last_readings))
-        .route("/api/system/settings", get(settings::show))
-        .route("/api/system/settings/update", post(settings::update))
-        .route("/api/health", get(meta::liveness))
-        .route("/api/version", get(meta::version))
-        .route("/api/openapi.json", get(meta::document))
+/// The whole API. Each request has to carry the [`Peer`] that sent it.
+pub fn router(api: Api) -> Router {
+    routes::every_route(&api)
         .fallback(unknown_path)
-        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
-        .layer(middleware::from_fn_with_state(guard, auth::check))
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(api.clone(), auth::identify))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, CALL_TIMEOUT))
         .layer(CatchPanicLayer::custom(|_| -> Response { Problem::internal().into_response() }))
         .with_state(api)
 }
 
-async fn unknown_path() -> Problem {
-    Problem::not_found("no call has this path; /api/openapi.json lists all of them")
+/// Strangers do not learn which paths there are.
+async fn unknown_path(known: Result<Principal, Problem>) -> Problem {
+    let unknown = |_| Problem::not_found("no call has this path; /api/openapi.json lists all of them");
+    known.map_or_else(|stranger| stranger, unknown)
+}
+
+async fn wrong_method(known: Result<Principal, Problem>) -> Problem {
+    known.map_or_else(|stranger| stranger, |_| Problem::method_not_allowed())
 }

@@ -7,6 +7,8 @@ use utoipa::ToSchema;
 
 use crate::config::ConfigErrors;
 use crate::runtime::DriverGone;
+use crate::security::Role;
+use crate::security::audit::AuditError;
 
 /// The media type of a problem document.
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
@@ -45,6 +47,11 @@ impl Problem {
         Self { kind, title, status: status.as_u16(), detail: detail.into(), code, errors: Vec::new() }
     }
 
+    /// The name for programs.
+    pub(super) const fn code(&self) -> &'static str {
+        self.code
+    }
+
     /// 400: the request could not be read.
     pub(super) fn malformed(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "malformed_request", "The request could not be read", detail)
@@ -55,6 +62,12 @@ impl Problem {
         let detail = "send a token as `Authorization: Bearer …` or `X-API-Token: …`; \
                       `pulse token create` makes one on the daemon's machine";
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "A valid token is needed", detail)
+    }
+
+    /// 403: not you.
+    pub(super) fn forbidden(needed: Role, role: Role) -> Self {
+        let detail = format!("the call needs the role {needed}, and yours is {role}; ask an admin to make it");
+        Self::new(StatusCode::FORBIDDEN, "forbidden", "Your role does not allow this", detail)
     }
 
     /// 404: no such thing.
@@ -68,10 +81,21 @@ impl Problem {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "The method is not allowed", detail)
     }
 
+    /// 409: not as things are.
+    pub(super) fn conflict(code: &'static str, title: &'static str, detail: impl ToString) -> Self {
+        Self::new(StatusCode::CONFLICT, code, title, detail.to_string())
+    }
+
     /// 413: too much.
     pub(super) fn too_large(limit: usize) -> Self {
         let detail = format!("a request may have a body of {limit} bytes at most");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large", detail)
+    }
+
+    /// 422: understood, and not to be had.
+    pub(super) fn refused(detail: impl ToString) -> Self {
+        let title = "The request was refused; nothing was changed";
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "refused", title, detail.to_string())
     }
 
     /// 422: understood, and refused whole, with all reasons.
@@ -95,6 +119,27 @@ impl Problem {
     /// 503: not now.
     pub(super) fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The daemon cannot answer now", detail)
+    }
+}
+
+impl Problem {
+    /// 503: the disk does not take what has to be written down first. Nothing was changed.
+    pub(super) fn storage(detail: impl ToString) -> Self {
+        let title = "The call could not be written down, so it was not carried out";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable", title, detail.to_string())
+    }
+}
+
+impl From<AuditError> for Problem {
+    fn from(error: AuditError) -> Self {
+        match error {
+            AuditError::Store(error) => error.into(),
+            AuditError::TooSlow | AuditError::HeadBroken | AuditError::Key(_) => {
+                tracing::error!(%error, "the audit log cannot be written");
+                Self::storage(error)
+            }
+            AuditError::BrokeOff => Self::internal(),
+        }
     }
 }
 

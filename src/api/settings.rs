@@ -1,14 +1,19 @@
 //! `GET /api/system/settings` and `POST /api/system/settings/update`: the settings, where each came from, and changes.
 
+use std::sync::Arc;
+
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
 use serde::Serialize;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::Api;
+use super::body::Body;
 use super::problem::Problem;
 use crate::config::{LiveConfig, Origin, SettingsPatch, SystemConfig};
+use crate::security::Principal;
+use crate::security::audit::{Attempt, Conclusion};
 
 /// The settings in force.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -27,9 +32,9 @@ struct Setting {
     /// Its name in `system.json` and in an update.
     name: &'static str,
     /// The value in force.
-    value: serde_json::Value,
+    value: Value,
     /// The value when nothing sets it.
-    default: serde_json::Value,
+    default: Value,
     /// `environment`, `file` or `default`.
     origin: &'static str,
     /// The environment variable that pins it, or would.
@@ -83,18 +88,40 @@ pub(super) async fn show(State(api): State<Api>) -> Json<SettingsAnswer> {
 )]
 pub(super) async fn update(
     State(api): State<Api>,
-    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
+    principal: Principal,
+    Body(patch): Body<SettingsPatch>,
 ) -> Result<Json<SettingsAnswer>, Problem> {
-    let body = body.map_err(|_| Problem::too_large(super::MAX_BODY))?;
-    let patch: SettingsPatch = serde_json::from_slice(&body)
-        .map_err(|error| Problem::malformed(format!("the body must be a JSON object of settings: {error}")))?;
-    let file = std::sync::Arc::clone(&api.system_file);
-    let updated = tokio::task::spawn_blocking(move || file.update(&patch)).await.map_err(|_| Problem::internal())?;
-    let system = updated.map_err(|errors| Problem::refused_settings(&errors))?;
-    api.handle.replace_settings(system.settings().clone()).await?;
+    let attempt = Attempt::new(principal.caller, "settings.update");
+    let system = api.audit.carry_out(attempt, apply(api.clone(), patch)).await??;
+    Ok(Json(answer(&system, &api.config)))
+}
+
+/// Writes the changed settings and has the scheduler follow them.
+async fn apply(api: Api, patch: SettingsPatch) -> (Result<SystemConfig, Problem>, Conclusion) {
+    let before = api.config.system();
+    let file = Arc::clone(&api.system_file);
+    let system = match tokio::task::spawn_blocking(move || file.update(&patch)).await {
+        Ok(Ok(system)) => system,
+        Ok(Err(errors)) => return (Err(Problem::refused_settings(&errors)), Conclusion::refused(errors)),
+        Err(broken) => return (Err(Problem::internal()), Conclusion::failed(broken)),
+    };
+    if let Err(gone) = api.handle.replace_settings(system.settings().clone()).await {
+        return (Err(gone.into()), Conclusion::failed(gone));
+    }
     api.config.mended(api.system_file.path());
     api.config.accept_system(system.clone());
-    Ok(Json(answer(&system, &api.config)))
+    let (before, after) = difference(&before, &system);
+    (Ok(system), Conclusion::done(Some(before), Some(after)))
+}
+
+/// The settings that differ, as they were and as they are.
+fn difference(before: &SystemConfig, after: &SystemConfig) -> (Value, Value) {
+    let (before, after) = (before.effective(), after.effective());
+    let changed = before.into_iter().zip(after).filter(|(before, after)| before.value != after.value);
+    let (before, after): (Map<_, _>, Map<_, _>) = changed
+        .map(|(before, after)| ((before.name.to_owned(), before.value), (after.name.to_owned(), after.value)))
+        .unzip();
+    (before.into(), after.into())
 }
 
 fn answer(system: &SystemConfig, live: &LiveConfig) -> SettingsAnswer {

@@ -1,11 +1,14 @@
 //! How a command reaches a running daemon: by its socket on this machine, or by `--url` on another.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::{Method, Response};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use url::Url;
 
 use super::{DataDirOption, Failed};
@@ -34,23 +37,68 @@ pub(super) struct DaemonOption {
 impl DaemonOption {
     /// Asks the daemon for something.
     pub(super) fn get<T: DeserializeOwned>(&self, environment: &Environment, path: &str) -> Result<T, Failed> {
+        self.send(environment, Method::GET, path, None)
+    }
+
+    /// Has the daemon do something.
+    pub(super) fn send<T: DeserializeOwned>(
+        &self,
+        environment: &Environment,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<T, Failed> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failed::because)?;
         runtime.block_on(async {
-            let (client, base, token) = self.client(environment)?;
-            let url = base.join(path).map_err(Failed::because)?;
-            let mut request = client.get(url);
-            if let Some(token) = token {
-                request = request.bearer_auth(token.expose());
-            }
-            let answer = request.send().await.map_err(|error| self.unreachable(environment, &error))?;
-            let status = answer.status();
+            let answer = self.request(environment, method, path, body).await?;
             let body = answer.bytes().await.map_err(|error| self.unreachable(environment, &error))?;
-            if !status.is_success() {
-                return Err(refused(status.as_u16(), &body));
-            }
             serde_json::from_slice(&body)
                 .map_err(|error| Failed::daemon(format!("the answer is not the one expected of a daemon: {error}")))
         })
+    }
+
+    /// The daemon's answer, which is no refusal; its body is yet to be read.
+    async fn request(
+        &self,
+        environment: &Environment,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Response, Failed> {
+        let (client, base, token) = self.client(environment)?;
+        let mut request = client.request(method, base.join(path).map_err(Failed::because)?);
+        if let Some(token) = token {
+            request = request.bearer_auth(token.expose());
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let answer = request.send().await.map_err(|error| self.unreachable(environment, &error))?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let body = answer.bytes().await.map_err(|error| self.unreachable(environment, &error))?;
+        Err(refused(status.as_u16(), &body))
+    }
+
+    /// Whether there is a daemon to talk to: one elsewhere is taken for granted, one here has to hold its socket.
+    pub(super) fn is_there(&self, environment: &Environment) -> Result<bool, Failed> {
+        if self.url.is_some() {
+            return Ok(true);
+        }
+        match std::os::unix::net::UnixStream::connect(self.socket(environment)?) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => Err(Failed::daemon(format!(
+                "the daemon's socket cannot be used: {error}; run this as the daemon's user"
+            ))),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// The data folder of the daemon on this machine.
+    pub(super) fn data_dir(&self, environment: &Environment) -> Result<PathBuf, Failed> {
+        self.data_dir.choose(environment).map_err(Failed::configuration)
     }
 
     fn client(&self, environment: &Environment) -> Result<(reqwest::Client, Url, Option<Secret>), Failed> {
@@ -68,7 +116,7 @@ impl DaemonOption {
     }
 
     fn socket(&self, environment: &Environment) -> Result<PathBuf, Failed> {
-        Ok(self.data_dir.choose(environment).map_err(Failed::configuration)?.join(SOCKET))
+        Ok(self.data_dir(environment)?.join(SOCKET))
     }
 
     fn unreachable(&self, environment: &Environment, error: &reqwest::Error) -> Failed {
@@ -82,6 +130,11 @@ impl DaemonOption {
             (None, Err(failed)) => failed,
         }
     }
+}
+
+/// A text as one segment of a path.
+pub(super) fn segment(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
 fn innermost(error: &reqwest::Error) -> String {

@@ -7,6 +7,7 @@ mod completions;
 mod config;
 mod demo;
 mod health;
+mod offline;
 mod serve;
 mod token;
 
@@ -16,6 +17,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{ConfigError, DataDir, Environment};
+use crate::runtime::{Clock, TokioClock};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -102,6 +104,13 @@ pub fn run() -> ExitCode {
             ExitCode::from(failed.code)
         }
     }
+}
+
+/// The time of day.
+fn wall_time() -> Result<jiff::Timestamp, Failed> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(Failed::because)?;
+    let _inside = runtime.enter();
+    Ok(TokioClock::start().wall())
 }
 
 /// Prints a value as JSON for programs.

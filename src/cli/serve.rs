@@ -116,7 +116,9 @@ impl Serve {
 fn failed(error: StartError) -> Failed {
     match error {
         StartError::Config(_) | StartError::DataDir(_) => Failed::configuration(error),
-        StartError::Door(_) | StartError::Tokens(_) => Failed::because(error),
+        StartError::Door(_) | StartError::Store(_) | StartError::Audit(_) | StartError::Tokens(_) => {
+            Failed::because(error)
+        }
     }
 }
 

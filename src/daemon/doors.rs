@@ -1,5 +1,6 @@
 //! The doors that calls come in by: TCP ports and a unix socket, with bounds on connections and on patience.
 
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -10,17 +11,20 @@ use std::time::Duration;
 use axum::Router;
 use axum::serve::Listener;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::start::{Options, StartError};
+use crate::api::Peer;
 use crate::config::DataDir;
+use crate::security::account_name;
 
 /// Connections that one door keeps open at once; more wait in the system's queue.
 const MAX_CONNECTIONS: usize = 512;
@@ -137,16 +141,49 @@ async fn open_socket(path: &Path) -> Result<UnixListener, DoorError> {
     Ok(listener)
 }
 
+/// A listener that can tell who connects.
+pub(super) trait Door: Listener {
+    /// Who is at the other end; `None` if that is nobody who may come in.
+    fn peer(stream: &Self::Io, address: &Self::Addr) -> impl Future<Output = Option<Peer>> + Send;
+}
+
+impl Door for TcpListener {
+    async fn peer(_: &TcpStream, address: &SocketAddr) -> Option<Peer> {
+        Some(Peer::Tcp(address.ip().to_canonical()))
+    }
+}
+
+impl Door for UnixListener {
+    /// The mode of the socket keeps others out already; that root and the owner are who comes in is asked of the system.
+    async fn peer(stream: &UnixStream, _: &tokio::net::unix::SocketAddr) -> Option<Peer> {
+        let uid = stream.peer_cred().ok()?.uid();
+        let welcome = uid == 0 || uid == rustix::process::geteuid().as_raw();
+        if !welcome {
+            tracing::warn!(uid, "another account than the owner's came to the unix socket, and was turned away");
+            return None;
+        }
+        // The name may have to be asked of a directory service.
+        let account = tokio::task::spawn_blocking(move || account_name(uid)).await.ok()?;
+        Some(Peer::Local { account: account.into() })
+    }
+}
+
 /// Serves calls that come in by `listener` until `stop`, then lets those under way end.
-pub(super) async fn serve<L: Listener>(mut listener: L, router: Router, stop: CancellationToken) {
+pub(super) async fn serve<L: Door>(mut listener: L, router: Router, stop: CancellationToken) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let connections = TaskTracker::new();
     while let Some(slot) = next_slot(&slots, &stop).await {
-        let stream = tokio::select! {
+        let (stream, address) = tokio::select! {
             () = stop.cancelled() => break,
-            (stream, _) = listener.accept() => stream,
+            accepted = listener.accept() => accepted,
         };
-        connections.spawn(converse(stream, router.clone(), stop.clone(), slot));
+        let (router, stop) = (router.clone(), stop.clone());
+        connections.spawn(async move {
+            if let Some(peer) = L::peer(&stream, &address).await {
+                converse(stream, router, peer, stop).await;
+            }
+            drop(slot);
+        });
     }
     connections.close();
     connections.wait().await;
@@ -159,13 +196,18 @@ async fn next_slot(slots: &Arc<Semaphore>, stop: &CancellationToken) -> Option<O
     }
 }
 
-async fn converse<S>(stream: S, router: Router, stop: CancellationToken, _slot: OwnedSemaphorePermit)
+async fn converse<S>(stream: S, router: Router, peer: Peer, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut protocol = http1::Builder::new();
     protocol.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-    let conversation = protocol.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: hyper::Request<_>| {
+        request.extensions_mut().insert(peer.clone());
+        router.call(request)
+    });
+    let conversation = protocol.serve_connection(TokioIo::new(stream), service);
     let mut conversation = std::pin::pin!(conversation);
     let ended = tokio::select! {
         ended = conversation.as_mut() => ended,

@@ -12,12 +12,14 @@ use tokio_util::task::TaskTracker;
 
 use super::configure::Configurator;
 use super::doors::{DoorError, Doors, Traces, serve};
-use crate::api::{Api, Door, router};
+use crate::api::{Api, router};
 use crate::config::{Config, ConfigError, ConfigErrors, ConfigWatcher, DataDir, Environment, LiveConfig};
 use crate::engine::{Engine, Millis};
 use crate::fleet::Fleet;
 use crate::runtime::{Clock, Drained, Driver, Handle, TokioClock};
-use crate::security::{TokenError, TokenStore};
+use crate::security::audit::{AuditError, AuditLog, Retention};
+use crate::security::{Caller, NewToken, Role, TokenError, TokenStore};
+use crate::store::{DATABASE, Store, StoreError};
 use crate::targets::Secret;
 use crate::telemetry::{LogSubscriber, Metrics};
 
@@ -27,6 +29,10 @@ pub const SOCKET: &str = "pulse.sock";
 const PENDING_EDITS: usize = 16;
 /// How long calls under way may take after the scheduler has stopped.
 const LAST_CALLS: Millis = Millis::from_secs(5);
+/// How often there is a round of housekeeping.
+const HOUSEKEEPING: Millis = Millis::from_secs(60);
+/// How many rounds apart the audit log is cut.
+const ROUNDS_TO_A_CUT: u64 = 60;
 /// The name of the token that the first start makes.
 const FIRST_TOKEN: &str = "first start";
 
@@ -66,7 +72,13 @@ pub enum StartError {
     /// The configuration is wrong.
     #[error("{0}")]
     Config(#[from] ConfigErrors),
-    /// The tokens cannot be read, or the first one not written.
+    /// The database cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The audit log cannot be continued.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// The first token cannot be written.
     #[error(transparent)]
     Tokens(#[from] TokenError),
 }
@@ -101,8 +113,10 @@ pub struct Stopped {
 /// What the daemon works on.
 struct Ground {
     config: Config,
+    audit: AuditLog,
     tokens: TokenStore,
     clock: Arc<TokioClock>,
+    tasks: TaskTracker,
 }
 
 impl Daemon {
@@ -120,9 +134,12 @@ impl Daemon {
     /// # Errors
     /// The data folder, configuration or tokens cannot be used.
     pub async fn start_behind(doors: Doors, options: Options) -> Result<Self, StartError> {
-        let ground = Ground::prepare(&options)?;
-        let first_token = match ground.tokens.list()?.is_empty() {
-            true => Some(ground.tokens.create(FIRST_TOKEN, ground.clock.wall())?.token),
+        let ground = Ground::prepare(&options).await?;
+        let first_token = match ground.tokens.list().is_empty() {
+            true => {
+                let new = NewToken { name: FIRST_TOKEN.to_owned(), role: Role::Admin, expires_at: None };
+                Some(ground.tokens.create(new, Caller::SYSTEM, None).await?.token)
+            }
             false => None,
         };
         Ok(Self::build(options, doors, ground, first_token).await)
@@ -130,7 +147,7 @@ impl Daemon {
 
     async fn build(options: Options, doors: Doors, ground: Ground, first_token: Option<Secret>) -> Self {
         let Doors { api, metrics, socket, traces } = doors;
-        let Ground { config, tokens, clock } = ground;
+        let Ground { config, audit, tokens, clock, tasks } = ground;
         let (stop_polls, stop_calls) = (CancellationToken::new(), CancellationToken::new());
         let any_clock: Arc<dyn Clock> = clock.clone();
         let fleet = Fleet::new(any_clock.clone());
@@ -148,13 +165,15 @@ impl Daemon {
             config: live.clone(),
             system_file: config.system_file.clone(),
             tokens,
+            audit,
         };
         let address = api.local_addr().unwrap_or(options.listen);
         let metrics_address = metrics.local_addr().unwrap_or(options.metrics_listen);
         let scrape = counters.router(handle.clone(), any_clock);
-        let tasks = TaskTracker::new();
-        tasks.spawn(serve(api, router(calls.clone(), Door::Tcp), stop_calls.clone()));
-        tasks.spawn(serve(socket, router(calls, Door::Local), stop_calls.clone()));
+        tasks.spawn(housekeeping(calls.clone(), stop_calls.clone()));
+        let calls = router(calls);
+        tasks.spawn(serve(api, calls.clone(), stop_calls.clone()));
+        tasks.spawn(serve(socket, calls, stop_calls.clone()));
         tasks.spawn(serve(metrics, scrape, stop_calls.clone()));
 
         let specs = fleet.replace(&config.instances);
@@ -185,12 +204,37 @@ impl Daemon {
 }
 
 impl Ground {
-    fn prepare(options: &Options) -> Result<Self, StartError> {
+    async fn prepare(options: &Options) -> Result<Self, StartError> {
         let data_dir = DataDir::open(&options.data_dir)?;
         let config = Config::load(data_dir, &options.environment)?;
-        let tokens = TokenStore::new(config.data_dir.path());
-        tokens.list()?;
-        Ok(Self { config, tokens, clock: Arc::new(TokioClock::start()) })
+        let clock = Arc::new(TokioClock::start());
+        let tasks = TaskTracker::new();
+        let store = Store::open(&config.data_dir.path().join(DATABASE))?;
+        let folder = config.data_dir.path();
+        let audit = AuditLog::open(store.clone(), folder, clock.clone(), tasks.clone()).await?;
+        let tokens = TokenStore::load(store, audit.clone(), clock.clone()).await?;
+        Ok(Self { config, audit, tokens, clock, tasks })
+    }
+}
+
+/// Writes down what may be written now and then, and cuts the audit log, until the daemon stops.
+async fn housekeeping(api: Api, stop: CancellationToken) {
+    let mut rounds = 0_u64;
+    while stop.run_until_cancelled(api.clock.sleep_until(api.clock.now() + HOUSEKEEPING)).await.is_some() {
+        if rounds.is_multiple_of(ROUNDS_TO_A_CUT)
+            && let Err(error) = api.audit.cut(Retention::default()).await
+        {
+            tracing::warn!(%error, "the audit log was not cut to its retention; tried again later");
+        }
+        write_uses(&api).await;
+        rounds += 1;
+    }
+    write_uses(&api).await;
+}
+
+async fn write_uses(api: &Api) {
+    if let Err(error) = api.tokens.write_uses().await {
+        tracing::warn!(%error, "the last uses of tokens were not written down; tried again later");
     }
 }
 

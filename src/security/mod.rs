@@ -1,5 +1,13 @@
-//! Who may talk to the daemon: API tokens, stored hashed and shown once.
+//! Who may do what, and what was done: roles, API tokens, and the audit log.
 
+pub mod audit;
+mod key_file;
+mod principal;
+mod random;
 mod tokens;
 
-pub use tokens::{IssuedToken, TokenError, TokenRecord, TokenStore};
+pub use key_file::{KeyFile, KeyFileError};
+pub(crate) use principal::account_name;
+pub use principal::{Actor, Caller, Credential, Principal, Role, UnknownRole};
+pub use random::NoRandomness;
+pub use tokens::{IssuedToken, NewToken, TokenError, TokenId, TokenRecord, TokenRefused, TokenStore};

@@ -4,22 +4,65 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 
 use pulse::lab::{HostPlan, Lab};
+use pulse::security::Role;
 use reqwest::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
-use reqwest::{Method, StatusCode};
+use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
 use super::support::{Daemon, Folder, HEALTH, SEED, client_builder, lab, run};
 
-/// Every call: its method and path, and a body that it accepts.
-fn calls() -> [(Method, &'static str, Option<Value>); 7] {
-    [
-        (Method::GET, HEALTH, None),
-        (Method::GET, "/api/state", None),
-        (Method::GET, "/api/system/settings", None),
-        (Method::POST, "/api/system/settings/update", Some(json!({}))),
-        (Method::GET, "/api/health", None),
-        (Method::GET, "/api/version", None),
-        (Method::GET, "/api/openapi.json", None),
+/// A call, and who may make it.
+pub(crate) struct Call {
+    pub(crate) method: Method,
+    /// As the documentation writes it.
+    pub(crate) path: &'static str,
+    /// The path that is called.
+    at: &'static str,
+    body: Option<Value>,
+    /// The least role that may make it.
+    pub(crate) role: Role,
+    /// What it answers to somebody who may.
+    answer: StatusCode,
+}
+
+impl Call {
+    fn request(&self, daemon: &Daemon) -> RequestBuilder {
+        self.request_at(daemon, self.at)
+    }
+
+    fn request_at(&self, daemon: &Daemon, path: &str) -> RequestBuilder {
+        self.with_body(daemon.anonymous(self.method.clone(), path))
+    }
+
+    fn with_body(&self, request: RequestBuilder) -> RequestBuilder {
+        if let Some(body) = &self.body { request.json(body) } else { request }
+    }
+}
+
+/// Every call. Refused by default: what is missing here must not be there.
+pub(crate) fn calls() -> Vec<Call> {
+    use Role::{Admin, Viewer};
+    let call = |method, path, role| Call { method, path, at: path, body: None, role, answer: StatusCode::OK };
+    let (get, post, delete) = (Method::GET, Method::POST, Method::DELETE);
+    vec![
+        call(get.clone(), HEALTH, Viewer),
+        call(get.clone(), "/api/state", Viewer),
+        call(get.clone(), "/api/system/settings", Viewer),
+        Call { body: Some(json!({})), ..call(post.clone(), "/api/system/settings/update", Admin) },
+        call(get.clone(), "/api/security/tokens", Admin),
+        Call {
+            body: Some(json!({"name": "made by the table", "role": "viewer"})),
+            answer: StatusCode::CREATED,
+            ..call(post, "/api/security/tokens", Admin)
+        },
+        Call {
+            at: "/api/security/tokens/made%20by%20the%20table",
+            ..call(delete, "/api/security/tokens/{name}", Admin)
+        },
+        call(get.clone(), "/api/audit", Admin),
+        call(get.clone(), "/api/health", Viewer),
+        call(get.clone(), "/api/version", Viewer),
+        call(get, "/api/openapi.json", Viewer),
     ]
 }
 
@@ -33,10 +76,16 @@ async fn every_documented_call_is_in_the_table_of_calls_and_the_other_way_round(
         .iter()
         .flat_map(|(path, methods)| methods.as_object().unwrap().keys().map(|method| (method.clone(), path.clone())))
         .collect();
-    let tabled = calls().map(|(method, path, _)| (method.as_str().to_lowercase(), path.to_owned())).into();
+    let named = |method: &Method, path: &str| (method.as_str().to_lowercase(), path.to_owned());
+    let tabled: BTreeSet<_> = calls().iter().map(|call| named(&call.method, call.path)).collect();
+    let routed: BTreeSet<_> = pulse::api::ROUTES.iter().map(|route| named(&route.method, route.path)).collect();
     assert_eq!(documented, tabled);
-    for ((method, path), call) in documented.iter().map(|key| (key, &paths[&key.1][&key.0])) {
-        assert!(call["responses"]["401"].is_object(), "{method} {path} tells nobody that it needs a token");
+    assert_eq!(routed, tabled);
+    for call in calls() {
+        let answers = &paths[call.path][call.method.as_str().to_lowercase()]["responses"];
+        assert!(answers["401"].is_object(), "{} tells nobody that it needs credentials", call.path);
+        assert_eq!(answers["403"].is_object(), call.role > Role::Viewer, "{} tells of its role", call.path);
+        assert!(answers[call.answer.as_str()].is_object(), "{} tells what it answers", call.path);
     }
     daemon.stop().await;
 }
@@ -46,22 +95,19 @@ async fn every_call_is_refused_without_the_right_token_and_answered_with_it() {
     let folder = Folder::quick(&json!({"instances": []}));
     let daemon = Daemon::start(&folder).await;
     let nearly = &daemon.token[..daemon.token.len() - 1];
-    for (method, path, body) in calls() {
-        let call_at = |path: &str| {
-            let request = daemon.anonymous(method.clone(), path);
-            if let Some(body) = &body { request.json(body) } else { request }
-        };
-        let call = || call_at(path);
+    for call in calls() {
+        let Call { method, at: path, .. } = &call;
+        let new = || call.request(&daemon);
         let refused = [
-            ("no token", call()),
-            ("a wrong token", call().bearer_auth("pulse_wrong")),
-            ("an empty token", call().bearer_auth("")),
-            ("most of the token", call().bearer_auth(nearly)),
-            ("the token by another scheme", call().header("Authorization", format!("Basic {}", daemon.token))),
-            ("the token as password", call().basic_auth("admin", Some(&daemon.token))),
-            ("a wrong token of the other kind", call().header("X-API-Token", "pulse_wrong")),
-            ("the token in the address", call_at(&format!("{path}?token={}", daemon.token))),
-            ("a claim to be local", call().header("X-Forwarded-For", "127.0.0.1")),
+            ("no token", new()),
+            ("a wrong token", new().bearer_auth("pulse_wrong")),
+            ("an empty token", new().bearer_auth("")),
+            ("most of the token", new().bearer_auth(nearly)),
+            ("the token by another scheme", new().header("Authorization", format!("Basic {}", daemon.token))),
+            ("the token as password", new().basic_auth("admin", Some(&daemon.token))),
+            ("a wrong token of the other kind", new().header("X-API-Token", "pulse_wrong")),
+            ("the token in the address", call.request_at(&daemon, &format!("{path}?token={}", daemon.token))),
+            ("a claim to be local", new().header("X-Forwarded-For", "127.0.0.1")),
         ];
         for (with, request) in refused {
             let response = request.send().await.unwrap();
@@ -70,11 +116,30 @@ async fn every_call_is_refused_without_the_right_token_and_answered_with_it() {
             assert!(response.headers()[WWW_AUTHENTICATE].to_str().unwrap().starts_with("Bearer"));
             assert_eq!(response.json::<Value>().await.unwrap()["code"], "unauthorized");
         }
-        let answered = [call().bearer_auth(&daemon.token), call().header("X-API-Token", &daemon.token)];
-        for request in answered {
-            let response = request.send().await.unwrap();
-            assert_eq!(response.status(), StatusCode::OK, "{method} {path}");
-            assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
+        let response = new().bearer_auth(&daemon.token).send().await.unwrap();
+        assert_eq!(response.status(), call.answer, "{method} {path}");
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
+    }
+    let request = daemon.anonymous(Method::GET, "/api/version").header("X-API-Token", &daemon.token);
+    assert_eq!(request.send().await.unwrap().status(), StatusCode::OK, "the other header does as well");
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn each_role_makes_the_calls_of_its_row_and_no_other() {
+    let folder = Folder::quick(&json!({"instances": []}));
+    let daemon = Daemon::start(&folder).await;
+    for role in Role::ALL {
+        let token = daemon.new_token(role.as_str(), role).await;
+        for call in calls() {
+            let Call { method, path, .. } = &call;
+            let response = call.request(&daemon).bearer_auth(&token).send().await.unwrap();
+            if role >= call.role {
+                assert_eq!(response.status(), call.answer, "{role}: {method} {path}");
+            } else {
+                assert_eq!(response.status(), StatusCode::FORBIDDEN, "{role}: {method} {path}");
+                assert_is_problem(&response.json().await.unwrap(), 403, "forbidden");
+            }
         }
     }
     daemon.stop().await;
@@ -88,10 +153,9 @@ async fn the_socket_is_its_owners_alone_and_needs_no_token() {
     assert!(metadata.file_type().is_socket());
     assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
     let local = client_builder().unix_socket(daemon.socket()).build().unwrap();
-    for (method, path, body) in calls() {
-        let request = local.request(method.clone(), format!("http://localhost{path}"));
-        let request = if let Some(body) = &body { request.json(body) } else { request };
-        assert_eq!(request.send().await.unwrap().status(), StatusCode::OK, "{method} {path}");
+    for call in calls() {
+        let request = call.with_body(local.request(call.method.clone(), format!("http://localhost{}", call.at)));
+        assert_eq!(request.send().await.unwrap().status(), call.answer, "{} {}", call.method, call.path);
     }
     let ended = run(&mut folder.pulse(["health", "--json"])).await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
@@ -190,16 +254,13 @@ async fn no_answer_and_no_log_line_holds_a_secret() {
 
     secrets.push(daemon.token.clone());
     let mut told = vec![("the log".to_owned(), daemon.program.stderr())];
-    for (method, path, body) in calls() {
-        let call = || {
-            let request = daemon.anonymous(method.clone(), path);
-            if let Some(body) = &body { request.json(body) } else { request }
-        };
+    for call in calls() {
+        let new = || call.request(&daemon);
         let leaked = format!("{}-and-more", daemon.token);
-        for request in [call().bearer_auth(&daemon.token), call(), call().bearer_auth(leaked)] {
+        for request in [new().bearer_auth(&daemon.token), new(), new().bearer_auth(leaked)] {
             let response = request.send().await.unwrap();
             let headers = format!("{:?}", response.headers());
-            told.push((format!("{method} {path}"), headers + &response.text().await.unwrap()));
+            told.push((format!("{} {}", call.method, call.path), headers + &response.text().await.unwrap()));
         }
     }
     for command in [&["health"][..], &["health", "--json"], &["config", "info"], &["config", "validate"]] {
@@ -207,7 +268,10 @@ async fn no_answer_and_no_log_line_holds_a_secret() {
         told.push((format!("pulse {command:?}"), ended.stdout + &ended.stderr));
     }
     told.push(("the log at the end".to_owned(), daemon.program.stderr()));
-    told.push(("the token file".to_owned(), folder.read("tokens.json")));
+    for file in ["pulse.db", "pulse.db-wal"] {
+        let content = std::fs::read(folder.path().join(file)).unwrap();
+        told.push((file.to_owned(), String::from_utf8_lossy(&content).into_owned()));
+    }
     for (place, text) in &told {
         assert!(!text.is_empty(), "{place}");
         for (number, secret) in secrets.iter().enumerate() {

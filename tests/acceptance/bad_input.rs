@@ -274,7 +274,8 @@ async fn a_token_made_while_the_daemon_runs_opens_the_api_at_once() {
         (request.send().await.unwrap().status() == 200).then_some(())
     };
     eventually("the token is honoured", super::support::PATIENCE, asked).await.unwrap();
-    let mut again = folder.pulse(["token", "create", "--name", "wall"]);
-    refused(&folder, &mut again, FAILED, "there is a token named \"wall\" already", "choose another name").await;
+    let again = run(&mut folder.pulse(["token", "create", "--name", "wall"])).await;
+    assert_eq!(again.code, Some(DAEMON), "{again:?}");
+    assert!(again.stderr.contains("there is a token named \"wall\" already; choose another name"), "{again:?}");
     daemon.stop().await;
 }

@@ -61,7 +61,7 @@ async fn an_update_with_faults_is_refused_whole_with_every_reason() {
     let folder = Folder::new();
     let variables = [("ADAPTIVE_POLLING_MAX_INTERVAL", "2m"), ("ADAPTIVE_POLLING_ENABLED", "yes")];
     let daemon = Daemon::start_with(&folder, &[], &variables).await;
-    let (files, before) = (folder.snapshot(), daemon.get("/api/system/settings").await);
+    let (files, before) = (folder.configuration(), daemon.get("/api/system/settings").await);
     assert_eq!(setting(&before, "adaptivePollingMaxInterval")["origin"], "environment");
 
     let update = json!({
@@ -86,14 +86,14 @@ async fn an_update_with_faults_is_refused_whole_with_every_reason() {
         assert!(error["detail"].as_str().unwrap().contains(words), "{words:?} is not in {error}");
     }
     assert_eq!(errors.len(), 5, "what is sound is not complained of: {problem:#}");
-    assert_eq!(folder.snapshot(), files);
+    assert_eq!(folder.configuration(), files);
     assert_eq!(daemon.get("/api/system/settings").await, before);
 
     let update = json!({"adaptivePollingMinInterval": "1m"});
     let response = daemon.post(UPDATE, &update).await;
     let problem = self::problem(response, StatusCode::UNPROCESSABLE_ENTITY, "settings_refused").await;
     assert!(problem["errors"][0]["detail"].as_str().unwrap().contains("must not exceed"), "{problem:#}");
-    assert_eq!(folder.snapshot(), files);
+    assert_eq!(folder.configuration(), files);
     daemon.stop().await;
 }
 
@@ -101,7 +101,7 @@ async fn an_update_with_faults_is_refused_whole_with_every_reason() {
 async fn a_body_that_is_no_update_is_refused_and_changes_nothing() {
     let folder = Folder::new();
     let daemon = Daemon::start(&folder).await;
-    let files = folder.snapshot();
+    let files = folder.configuration();
     for body in ["", "{", "[]", "null", "\"adaptivePollingEnabled\"", "{\"a\": 1} {}", "\u{0}"] {
         let response = daemon.request(Method::POST, UPDATE).body(body).send().await.unwrap();
         problem(response, StatusCode::BAD_REQUEST, "malformed_request").await;
@@ -117,6 +117,6 @@ async fn a_body_that_is_no_update_is_refused_and_changes_nothing() {
     let of_unknown_length = reqwest::Body::wrap(StreamBody::new(futures::stream::iter(pieces)));
     let response = daemon.request(Method::POST, UPDATE).body(of_unknown_length).send().await.unwrap();
     problem(response, StatusCode::PAYLOAD_TOO_LARGE, "body_too_large").await;
-    assert_eq!(folder.snapshot(), files);
+    assert_eq!(folder.configuration(), files);
     daemon.stop().await;
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use pulse::engine::{Millis, Timestamp};
 use pulse::lab::{HostPlan, Lab, LabClock, LabPlan};
 use pulse::runtime::{Clock, TokioClock};
+use pulse::security::Role;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -82,6 +83,13 @@ impl Folder {
                 found.insert(path, (metadata.permissions().mode(), content));
             }
         }
+        found
+    }
+
+    /// The configuration in the folder: the same without the database, which changes with every call.
+    pub(crate) fn configuration(&self) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
+        let mut found = self.snapshot();
+        found.retain(|path, _| path.extension().is_some_and(|kind| kind == "json"));
         found
     }
 
@@ -248,6 +256,13 @@ impl Daemon {
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Response {
         self.request(Method::POST, path).json(body).send().await.unwrap()
+    }
+
+    /// A new token of this name and role.
+    pub(crate) async fn new_token(&self, name: &str, role: Role) -> String {
+        let response = self.post("/api/security/tokens", &json!({"name": name, "role": role})).await;
+        assert_eq!(response.status(), StatusCode::CREATED);
+        response.json::<Value>().await.unwrap()["token"].as_str().unwrap().to_owned()
     }
 
     pub(crate) async fn health(&self) -> Value {

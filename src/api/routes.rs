@@ -1,0 +1,78 @@
+//! Every call: its path, who may make it, and by which name it is audited. What is not in this list cannot be reached.
+
+use axum::Router;
+use axum::http::Method;
+use axum::middleware;
+use axum::routing::{MethodFilter, MethodRouter, on};
+
+use super::auth::{Gatekeeper, authorise};
+use super::{Api, audit, health, meta, settings, state, tokens};
+use crate::security::Role;
+
+/// Who may make a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Whoever has this role or more.
+    Role(Role),
+    /// Everybody, even strangers.
+    Public,
+}
+
+/// One call.
+pub struct Route {
+    /// Its method.
+    pub method: Method,
+    /// Its path, with `{…}` for what varies.
+    pub path: &'static str,
+    /// Who may make it.
+    pub access: Access,
+    /// The action by which it is audited, whether it is carried out or refused; reads are not.
+    pub action: Option<&'static str>,
+    handler: fn(MethodFilter) -> MethodRouter<Api>,
+}
+
+impl std::fmt::Debug for Route {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} ({:?}, {:?})", self.method, self.path, self.access, self.action)
+    }
+}
+
+macro_rules! routes {
+    ($($method:ident $path:literal $access:expr, $action:expr => $handler:path;)*) => {
+        /// Every call of the API.
+        pub static ROUTES: &[Route] = &[$(Route {
+            method: Method::$method,
+            path: $path,
+            access: $access,
+            action: $action,
+            handler: |filter| on(filter, $handler),
+        }),*];
+    };
+}
+
+const VIEWER: Access = Access::Role(Role::Viewer);
+const ADMIN: Access = Access::Role(Role::Admin);
+
+routes! {
+    GET    "/api/monitoring/scheduler/health" VIEWER, None => health::scheduler_health;
+    GET    "/api/state"                       VIEWER, None => state::last_readings;
+    GET    "/api/system/settings"             VIEWER, None => settings::show;
+    POST   "/api/system/settings/update"      ADMIN, Some("settings.update") => settings::update;
+    GET    "/api/security/tokens"             ADMIN, None => tokens::list;
+    POST   "/api/security/tokens"             ADMIN, Some("token.create") => tokens::create;
+    DELETE "/api/security/tokens/{name}"      ADMIN, Some("token.revoke") => tokens::revoke;
+    GET    "/api/audit"                       ADMIN, None => audit::list;
+    GET    "/api/health"                      VIEWER, None => meta::liveness;
+    GET    "/api/version"                     VIEWER, None => meta::version;
+    GET    "/api/openapi.json"                VIEWER, None => meta::document;
+}
+
+/// A router with every call behind its gatekeeper, and nothing else.
+pub(super) fn every_route(api: &Api) -> Router<Api> {
+    ROUTES.iter().fold(Router::new(), |router, route| {
+        let filter = MethodFilter::try_from(route.method.clone()).expect("the table has ordinary methods alone");
+        let gatekeeper = Gatekeeper { api: api.clone(), route };
+        let handler = (route.handler)(filter).route_layer(middleware::from_fn_with_state(gatekeeper, authorise));
+        router.route(route.path, handler)
+    })
+}

@@ -1,0 +1,51 @@
+//! Work on the data folder of a daemon that does not run.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio_util::task::TaskTracker;
+
+use super::Failed;
+use crate::config::DataDir;
+use crate::runtime::{Clock, TokioClock};
+use crate::security::TokenStore;
+use crate::security::audit::AuditLog;
+use crate::store::{DATABASE, Store};
+
+/// What there is to work with.
+pub(super) struct Offline {
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) tokens: TokenStore,
+}
+
+impl Offline {
+    /// Has `work` done on the database of `folder`, which is made if it is not there.
+    pub(super) fn run<T>(folder: PathBuf, work: impl AsyncFnOnce(Self) -> Result<T, Failed>) -> Result<T, Failed> {
+        let folder = DataDir::open(&folder).map_err(Failed::configuration)?;
+        refuse_strangers(&folder)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(Failed::because)?;
+        runtime.block_on(async {
+            let store = Store::open(&folder.path().join(DATABASE)).map_err(Failed::because)?;
+            let clock: Arc<dyn Clock> = Arc::new(TokioClock::start());
+            let tasks = TaskTracker::new();
+            let audit =
+                AuditLog::open(store.clone(), folder.path(), clock.clone(), tasks).await.map_err(Failed::because)?;
+            let tokens = TokenStore::load(store, audit, clock.clone()).await.map_err(Failed::because)?;
+            work(Self { clock, tokens }).await
+        })
+    }
+}
+
+/// Files that root makes here could not be read by the daemon.
+pub(super) fn refuse_strangers(folder: &DataDir) -> Result<(), Failed> {
+    let owner = folder.path().metadata().map_err(Failed::because)?.uid();
+    if owner == rustix::process::geteuid().as_raw() {
+        return Ok(());
+    }
+    let account = crate::security::account_name(owner);
+    Err(Failed::because(format!(
+        "no daemon runs, and its data folder {} belongs to {account}: run this as {account}, as in `sudo -u {account} pulse …`",
+        folder.path().display()
+    )))
+}
