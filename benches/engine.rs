@@ -30,10 +30,12 @@ impl Fleet {
         while done < polls {
             let now = self.engine.next_wakeup().unwrap_or(Timestamp::MAX);
             self.engine.handle(now, Input::Tick, &mut self.effects);
-            self.orders.extend(self.effects.drain().filter_map(|effect| match effect {
-                Effect::Start(order) => Some(order.ticket),
-                _ => None,
-            }));
+            for effect in self.effects.iter() {
+                if let Effect::Start(order) = effect {
+                    self.orders.push(order.ticket);
+                }
+            }
+            self.effects.clear();
             for ticket in self.orders.drain(..) {
                 // Something changes every minute, so that nobody proves quiet and the rhythm stays.
                 let outcome = Outcome::Success { reading: ChangeHash(now.as_millis() / 60_000) };

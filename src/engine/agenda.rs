@@ -202,13 +202,9 @@ impl Agenda {
     }
 
     fn take_due(&mut self, slot: usize, now: Timestamp, expired: &mut Vec<u32>) {
-        let mut next = self.lists.head(slot);
-        while let Some(id) = next {
-            next = self.lists.next(id);
-            if self.due[id as usize] <= now {
-                self.unlink(id);
-                expired.push(id);
-            }
+        self.lists.take(slot, |id| self.due[id as usize] <= now, expired);
+        if self.lists.is_empty(slot) {
+            self.occupied[slot / 64] &= !(1 << (slot % 64));
         }
     }
 }

@@ -43,13 +43,14 @@ pub(super) struct Breaker {
     state: BreakerState,
     failures: u32,
     trips: u32,
+    /// Whether the state ever changed.
+    has_moved: bool,
     since: Timestamp,
-    last_transition: Option<Timestamp>,
 }
 
 impl Breaker {
     pub(super) fn new(now: Timestamp) -> Self {
-        Self { state: BreakerState::Closed, failures: 0, trips: 0, since: now, last_transition: None }
+        Self { state: BreakerState::Closed, failures: 0, trips: 0, has_moved: false, since: now }
     }
 
     pub(super) fn state(&self) -> BreakerState {
@@ -68,7 +69,7 @@ impl Breaker {
 
     /// When the breaker last changed its state; `None` if it never did.
     pub(super) fn last_transition(&self) -> Option<Timestamp> {
-        self.last_transition
+        self.has_moved.then_some(self.since)
     }
 
     /// A poll is about to start: an open breaker lets it pass as the one probe.
@@ -117,7 +118,7 @@ impl Breaker {
             return None;
         }
         self.since = now;
-        self.last_transition = Some(now);
+        self.has_moved = true;
         Some(Transition { from, to })
     }
 }

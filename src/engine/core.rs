@@ -13,12 +13,12 @@ use super::effect::{Effects, Ticket};
 use super::instance::{Instance, InstanceSpec, Place};
 use super::interval::{Adaptive, IntervalPolicy};
 use super::jitter::JitterSource;
-use super::key::{InstanceId, InstanceKey, InstanceType};
+use super::key::{InstanceId, InstanceKey};
 use super::load::LoadMeter;
 use super::outcome::Outcome;
 use super::per_type::PerType;
 use super::settings::Settings;
-use super::time::{Millis, Timestamp};
+use super::time::Timestamp;
 
 /// Something that happened outside.
 #[derive(Clone, Debug)]
@@ -163,7 +163,9 @@ impl Engine {
     pub fn handle(&mut self, now: Timestamp, input: Input, effects: &mut Effects) {
         self.now = self.now.max(now);
         self.load.pass(self.now, self.census.in_flight_total);
-        self.recycle_vacated();
+        if !self.vacated.is_empty() {
+            self.recycle_vacated();
+        }
         match input {
             Input::Tick => self.tick(effects),
             Input::Finished { ticket, outcome } => self.finished(ticket, outcome, effects),
@@ -180,7 +182,7 @@ impl Engine {
 
     /// The key of an instance; of one removed by the last step too.
     pub fn key(&self, id: InstanceId) -> Option<&InstanceKey> {
-        self.instance(id.0).map(|instance| &instance.spec.key)
+        self.instance(id.0).map(|instance| &instance.spec().key)
     }
 
     /// The number of an instance.
@@ -229,26 +231,20 @@ impl Engine {
         self.instances[id as usize].as_mut().expect("only numbers of living instances are on the agenda or in `ids`")
     }
 
-    pub(super) fn timeout_of(&self, instance: &Instance) -> Millis {
-        instance.spec.timeout.unwrap_or(self.settings.types[instance.spec.key.kind()].timeout)
-    }
-
-    pub(super) fn fixed_interval_of(&self, instance: &Instance) -> Option<Millis> {
-        instance.spec.interval.or(self.settings.types[instance.spec.key.kind()].interval)
-    }
-
     /// Puts the instance to `place` and keeps the census. The agenda is the caller's.
     pub(super) fn set_place(&mut self, id: u32, place: Place) {
-        let instance = self.instance_mut(id);
-        let before = std::mem::replace(&mut instance.place, place);
-        let kind = instance.spec.key.kind();
-        self.census.moved(kind, before, place);
+        let Self { instances, census, .. } = self;
+        if let Some(instance) = instances[id as usize].as_mut() {
+            census.put(instance, place);
+        }
     }
 }
 
 impl Census {
-    fn moved(&mut self, kind: InstanceType, from: Place, to: Place) {
-        match from {
+    /// Puts `instance` to the place `to`.
+    pub(super) fn put(&mut self, instance: &mut Instance, to: Place) {
+        let kind = instance.kind;
+        match std::mem::replace(&mut instance.place, to) {
             Place::Queued => self.queued[kind] -= 1,
             Place::InFlight => {
                 self.in_flight[kind] -= 1;

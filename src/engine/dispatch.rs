@@ -10,16 +10,17 @@ use super::time::Millis;
 impl Engine {
     pub(super) fn tick(&mut self, effects: &mut Effects) {
         self.measure_load(effects);
-        let mut expired = std::mem::take(&mut self.expired);
-        self.agenda.expire(self.now, &mut expired);
-        for &id in &expired {
-            self.time_came(id, effects);
+        self.agenda.expire(self.now, &mut self.expired);
+        for index in 0..self.expired.len() {
+            self.time_came(self.expired[index], effects);
         }
-        self.expired = expired;
         self.dispatch(effects);
     }
 
     fn measure_load(&mut self, effects: &mut Effects) {
+        if !self.load.is_window_full(self.now, &self.settings) {
+            return;
+        }
         let live = self.in_flight() + self.queue_depth();
         if self.load.close_window(self.now, live, &self.settings) {
             let stretch_permille = (self.load.stretch() * 1_000.0).round() as u32;
@@ -52,10 +53,7 @@ impl Engine {
         while let Some((lane, id)) = self.next_lane() {
             match self.full_host_of(id) {
                 Some(host) => self.agenda.push_host(host, id),
-                None => {
-                    self.agenda.unlink(id);
-                    self.start(id, lane, effects);
-                }
+                None => self.start(id, lane, effects),
             }
         }
     }
@@ -66,7 +64,7 @@ impl Engine {
     /// that known ones never wait for the end of a hang.
     pub(super) fn next_lane(&self) -> Option<(Lane, u32)> {
         let (slots, census) = (self.settings.max_in_flight, &self.census);
-        if census.in_flight_total >= slots {
+        if self.agenda.waiting() == 0 || census.in_flight_total >= slots {
             return None;
         }
         let doubtful = census.unknown_in_flight + census.suspects_in_flight;
@@ -95,8 +93,9 @@ impl Engine {
     fn start(&mut self, id: u32, lane: Lane, effects: &mut Effects) {
         let now = self.now;
         let lag = now.since(self.agenda.due(id));
-        self.set_place(id, Place::InFlight);
-        let instance = self.instance_mut(id);
+        let Self { instances, census, settings, .. } = self;
+        let Some(instance) = instances[id as usize].as_mut() else { return };
+        census.put(instance, Place::InFlight);
         instance.serial = instance.serial.wrapping_add(1);
         instance.started = now;
         instance.lane_in_flight = lane;
@@ -105,6 +104,7 @@ impl Engine {
         let moved = instance.breaker.start(now);
         let failures = instance.breaker.failures();
         let host = instance.host;
+        let timeout = instance.timeout(settings);
         match lane {
             Lane::Unknown => self.census.unknown_in_flight += 1,
             Lane::Known => {}
@@ -113,7 +113,6 @@ impl Engine {
         if let Some(host) = host {
             self.hosts[host as usize] += 1;
         }
-        let timeout = self.instance(id).map_or(Millis::ZERO, |instance| self.timeout_of(instance));
         self.agenda.schedule(id, now + timeout.max(Millis::new(1)));
         if lane != Lane::Suspect {
             // Suspects wait for their own share of the slots, which says nothing of the load.

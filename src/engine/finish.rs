@@ -7,10 +7,11 @@ use super::core::Engine;
 use super::dead_letter::{DeadLetter, DeadLetterReason};
 use super::effect::{Effects, FleetEvent, InstanceEvent, Ticket};
 use super::instance::{ErrorRecord, Place};
-use super::interval::{Choice, IntervalReason, Observation};
+use super::interval::{Choice, IntervalPolicy, IntervalReason, Observation};
 use super::key::InstanceId;
 use super::outcome::{ChangeHash, Failure, FailureClass, Outcome};
 use super::score::Score;
+use super::settings::Settings;
 use super::time::{Millis, Timestamp};
 
 /// Jitter of intervals: ± one twentieth.
@@ -31,9 +32,8 @@ impl Engine {
         }
     }
 
-    /// Ends the poll of `id` that is under way with `outcome`.
+    /// Ends the poll of `id` that is under way with `outcome`, and plans the next one in place of its deadline.
     pub(super) fn settle(&mut self, id: u32, outcome: Outcome, effects: &mut Effects) {
-        self.agenda.unlink(id);
         self.release_slot(id);
         self.instance_mut(id).polled = true;
         match outcome {
@@ -45,25 +45,22 @@ impl Engine {
     fn succeeded(&mut self, id: u32, reading: ChangeHash, effects: &mut Effects) {
         let now = self.now;
         self.totals.succeeded += 1;
-        let waiting = self.agenda.waiting().saturating_add(1);
-        let max_interval = self.settings.max_interval;
-        // Where everybody is late, polling sooner would only add to the load.
-        let stretched = self.load.stretch() > 1.0;
-        let instance = self.instance_mut(id);
+        let Self { instances, census, load, settings, policy, agenda, .. } = self;
+        let Some(instance) = instances[id as usize].as_mut() else { return };
         let ticket = instance.ticket(id);
         let changed = instance.reading.replace(reading).is_some_and(|before| before != reading);
         let failures = instance.breaker.failures();
+        // Where everybody is late, polling sooner would only add to the load.
+        let stretched = load.stretch() > 1.0;
         let seen = Observation {
             changed,
             late: (instance.started_late && !stretched) || failures > 0,
-            staleness: instance.staleness(now, max_interval),
+            staleness: instance.staleness(now, settings.max_interval),
             failures,
-            waiting,
+            waiting: agenda.waiting().saturating_add(1),
         };
         instance.last_success = Some(now);
-        instance.last_error = None;
-        let down_for = instance.first_failure.take().map(|first| now.since(first));
-        let revived = instance.dead_letter.take().is_some();
+        let trouble = instance.take_trouble();
         let moved = instance.breaker.succeeded(now);
         let took = now.since(instance.started);
         effects.instance_event(now, ticket.instance, InstanceEvent::PollSucceeded { ticket, took, changed });
@@ -72,28 +69,19 @@ impl Engine {
             let what = InstanceEvent::BreakerMoved { from, to, failures: 0, retry_at: None };
             effects.instance_event(now, ticket.instance, what);
         }
-        if revived {
-            effects.instance_event(now, ticket.instance, InstanceEvent::Revived);
+        if let Some(trouble) = trouble {
+            if trouble.dead_letter.is_some() {
+                effects.instance_event(now, ticket.instance, InstanceEvent::Revived);
+            }
+            if let Some(first) = trouble.first_failure {
+                let down_for = now.since(first);
+                effects.instance_event(now, ticket.instance, InstanceEvent::Recovered { failures, down_for });
+            }
         }
-        if let Some(down_for) = down_for {
-            effects.instance_event(now, ticket.instance, InstanceEvent::Recovered { failures, down_for });
-        }
-        self.set_place(id, Place::Queued);
-        let choice = self.choose_interval(id, &seen);
-        self.load.succeeded(took, choice.interval);
+        census.put(instance, Place::Queued);
+        let choice = instance.choose_interval(settings, policy.as_ref(), &seen);
+        load.succeeded(took, choice.interval);
         self.plan_from_start(id, choice, effects);
-    }
-
-    fn choose_interval(&mut self, id: u32, seen: &Observation) -> Choice {
-        let fixed = self.instance(id).and_then(|instance| self.fixed_interval_of(instance));
-        let Some(instance) = self.instances[id as usize].as_mut() else {
-            return Choice::exactly(self.settings.base_interval, IntervalReason::Base);
-        };
-        match fixed {
-            Some(interval) => Choice::exactly(interval, IntervalReason::Fixed),
-            None if self.settings.adaptive => self.policy.choose(&self.settings, seen, &mut instance.memory),
-            None => Choice::exactly(self.settings.base_interval, IntervalReason::Base),
-        }
     }
 
     /// Plans the next poll one interval after the start of the last one, with load, bounds and jitter.
@@ -136,8 +124,9 @@ impl Engine {
         let ticket = instance.ticket(id);
         let took = now.since(instance.started);
         let availability = instance.is_availability_check();
-        instance.first_failure.get_or_insert(now);
-        instance.last_error = Some(ErrorRecord { at: now, kind: failure.kind, message: failure.message.clone() });
+        let trouble = instance.trouble_mut();
+        trouble.first_failure.get_or_insert(now);
+        trouble.last_error = Some(ErrorRecord { at: now, kind: failure.kind, message: failure.message.clone() });
         let (class, retry_after) = (failure.kind.class(), failure.retry_after);
         let breaker_settings = self.settings.breaker;
         let instance = self.instance_mut(id);
@@ -149,7 +138,7 @@ impl Engine {
         effects.instance_event(now, ticket.instance, InstanceEvent::PollFailed { ticket, took, failure, failures });
         let (due, delay, reason) = if availability {
             self.set_place(id, Place::Queued);
-            let interval = self.instance(id).and_then(|instance| self.fixed_interval_of(instance));
+            let interval = self.instance(id).and_then(|instance| instance.fixed_interval(&self.settings));
             let interval = interval.unwrap_or(self.settings.base_interval);
             return self.plan_from_start(id, Choice::exactly(interval, IntervalReason::Fixed), effects);
         } else if self.is_dead_letter_after(id, class, failures) {
@@ -169,7 +158,7 @@ impl Engine {
     fn is_dead_letter_after(&self, id: u32, class: FailureClass, failures: u32) -> bool {
         class == FailureClass::Permanent
             || failures >= self.settings.dead_letter.after_transient_failures
-            || self.instance(id).is_some_and(|instance| instance.dead_letter.is_some())
+            || self.instance(id).is_some_and(|instance| instance.dead_letter().is_some())
     }
 
     /// Enters `id` into the dead-letter queue, or keeps it there after a failed recheck.
@@ -183,15 +172,15 @@ impl Engine {
         self.set_place(id, Place::DeadLettered);
         let now = self.now;
         let instance = self.instance_mut(id);
-        let before = instance.dead_letter;
+        let before = instance.dead_letter();
         let reason = match (class, before) {
             (FailureClass::Permanent, _) => DeadLetterReason::PermanentFailure,
             (FailureClass::Transient, Some(entry)) => entry.reason,
             (FailureClass::Transient, None) => DeadLetterReason::MaxRetryAttempts,
         };
         let retry_count = before.map_or(0, |entry| entry.retry_count.saturating_add(1));
-        let first_attempt = before.map(|entry| entry.first_attempt).or(instance.first_failure).unwrap_or(now);
-        instance.dead_letter = Some(DeadLetter { reason, first_attempt, last_attempt: now, retry_count });
+        let first_attempt = before.map(|entry| entry.first_attempt).or(instance.first_failure()).unwrap_or(now);
+        instance.trouble_mut().dead_letter = Some(DeadLetter { reason, first_attempt, last_attempt: now, retry_count });
         let failures = instance.breaker.failures();
         let rules = self.settings.dead_letter;
         let nominal = match reason {
@@ -264,6 +253,14 @@ impl Engine {
 }
 
 impl super::instance::Instance {
+    fn choose_interval(&mut self, settings: &Settings, policy: &dyn IntervalPolicy, seen: &Observation) -> Choice {
+        match self.fixed_interval(settings) {
+            Some(interval) => Choice::exactly(interval, IntervalReason::Fixed),
+            None if settings.adaptive => policy.choose(settings, seen, &mut self.memory),
+            None => Choice::exactly(settings.base_interval, IntervalReason::Base),
+        }
+    }
+
     /// The age of the last success against the maximum interval; 1 if there was none.
     pub(super) fn staleness(&self, now: Timestamp, max_interval: Millis) -> Score {
         self.last_success.map_or(Score::ONE, |at| Score::of(now.since(at), max_interval))

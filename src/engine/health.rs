@@ -173,18 +173,18 @@ impl Engine {
         let overdue = now.since(instance.last_success.unwrap_or_default().max(instance.known_since));
         let interval = self.planned_interval(instance);
         InstanceHealth {
-            key: instance.spec.key.clone(),
+            key: instance.spec().key.clone(),
             place: instance.place,
             due,
             last_success: instance.last_success,
-            last_error: instance.last_error.clone(),
+            last_error: instance.last_error().cloned(),
             consecutive_failures: instance.breaker.failures(),
-            first_failure: instance.first_failure,
+            first_failure: instance.first_failure(),
             breaker: (!instance.is_availability_check()).then(|| instance.breaker_health(due)),
             dead_letter: instance.dead_letter_health(due),
             staleness: instance.staleness(now, self.settings.max_interval),
             age,
-            late: instance.place != Place::Paused && overdue > interval + interval + self.timeout_of(instance),
+            late: instance.place != Place::Paused && overdue > interval + interval + instance.timeout(&self.settings),
             interval,
         }
     }
@@ -192,7 +192,7 @@ impl Engine {
     /// The interval that lateness is measured against: the one planned last, or what a first poll would get.
     fn planned_interval(&self, instance: &Instance) -> Millis {
         match instance.planned {
-            Millis::ZERO => self.fixed_interval_of(instance).unwrap_or(self.settings.base_interval),
+            Millis::ZERO => instance.fixed_interval(&self.settings).unwrap_or(self.settings.base_interval),
             planned => planned,
         }
     }
@@ -210,7 +210,7 @@ impl Instance {
     }
 
     fn dead_letter_health(&self, next_retry: Option<Timestamp>) -> Option<DeadLetterHealth> {
-        let entry = self.dead_letter?;
+        let entry = self.dead_letter()?;
         Some(DeadLetterHealth {
             reason: entry.reason,
             first_attempt: entry.first_attempt,

@@ -57,7 +57,7 @@ impl Engine {
     fn remove(&mut self, id: u32, effects: &mut Effects) {
         self.withdraw(id, effects);
         let instance = self.instance_mut(id);
-        let (key, serial) = (instance.spec.key.clone(), instance.serial);
+        let (key, serial) = (instance.spec().key.clone(), instance.serial);
         self.ids.remove(&key);
         self.vacated.push(Vacancy { id, serial });
         effects.instance_event(self.now, InstanceId(id), InstanceEvent::Removed { key });
@@ -66,8 +66,8 @@ impl Engine {
     /// Takes over an edited spec; says whether anything about the polling changed.
     fn update(&mut self, id: u32, spec: InstanceSpec, effects: &mut Effects) -> bool {
         let instance = self.instance_mut(id);
-        let before = std::mem::replace(&mut instance.spec, spec);
-        let spec = &instance.spec;
+        let before = instance.replace_spec(spec);
+        let spec = instance.spec();
         let reconfigured = spec.revision != before.revision;
         let interval_changed = spec.interval != before.interval;
         let changed = *spec != before;
@@ -91,7 +91,7 @@ impl Engine {
         self.withdraw(id, effects);
         let now = self.now;
         let instance = self.instance_mut(id);
-        let was_dead = instance.dead_letter.is_some();
+        let was_dead = instance.dead_letter().is_some();
         instance.forget_failures(now);
         instance.polled = false;
         instance.reading = None;
@@ -154,7 +154,7 @@ impl Engine {
     fn enter_queue(&mut self, id: u32, effects: &mut Effects) {
         self.set_place(id, Place::Queued);
         let base = self.settings.base_interval;
-        let fixed = self.instance(id).and_then(|instance| self.fixed_interval_of(instance));
+        let fixed = self.instance(id).and_then(|instance| instance.fixed_interval(&self.settings));
         let wait = self.draw_between(id, Millis::ZERO, fixed.unwrap_or(base).min(base));
         self.plan(id, self.now + wait, wait, IntervalReason::First, effects);
     }
@@ -164,8 +164,8 @@ impl Engine {
         self.release_host_queues();
         let mut tenants: BTreeMap<Arc<str>, (u32, Option<u32>)> = BTreeMap::new();
         let live = || self.ids.values().filter_map(|id| self.instance(*id));
-        for instance in live().filter(|instance| !instance.spec.host.is_empty()) {
-            tenants.entry(instance.spec.host.clone()).or_default().0 += 1;
+        for instance in live().filter(|instance| !instance.spec().host.is_empty()) {
+            tenants.entry(instance.spec().host.clone()).or_default().0 += 1;
         }
         let mut hosts = 0;
         for (_, host) in tenants.values_mut().filter(|(count, _)| *count > 1) {
@@ -175,7 +175,7 @@ impl Engine {
         self.hosts = vec![0; hosts as usize];
         self.agenda.resize_hosts(hosts as usize);
         for instance in self.instances.iter_mut().flatten() {
-            instance.host = tenants.get(&instance.spec.host).and_then(|(_, host)| *host);
+            instance.host = tenants.get(&instance.spec().host).and_then(|(_, host)| *host);
             if let (Some(host), Place::InFlight) = (instance.host, instance.place) {
                 self.hosts[host as usize] += 1;
             }
@@ -219,7 +219,7 @@ impl Engine {
             }
             Place::DeadLettered => {
                 let rules = self.settings.dead_letter;
-                let longest = match instance.dead_letter.map(|entry| entry.reason) {
+                let longest = match instance.dead_letter().map(|entry| entry.reason) {
                     Some(DeadLetterReason::PermanentFailure) => rules.permanent_recheck,
                     Some(DeadLetterReason::MaxRetryAttempts) | None => rules.transient_recheck_max,
                 };
@@ -229,8 +229,8 @@ impl Engine {
     }
 
     fn has_same_rhythm(&self, instance: &Instance, before: &Settings) -> bool {
-        let fixed_before = instance.spec.interval.or(before.types[instance.spec.key.kind()].interval);
-        let fixed = self.fixed_interval_of(instance);
+        let fixed_before = instance.spec().interval.or(before.types[instance.kind].interval);
+        let fixed = instance.fixed_interval(&self.settings);
         let rhythm = |it: &Settings| (it.adaptive, it.base_interval, it.min_interval, it.max_interval);
         fixed == fixed_before && (fixed.is_some() || rhythm(before) == rhythm(&self.settings))
     }
@@ -238,7 +238,7 @@ impl Engine {
     fn replan_healthy(&mut self, id: u32, effects: &mut Effects) -> bool {
         let base = self.settings.base_interval;
         let Some(instance) = self.instance(id) else { return false };
-        let (interval, reason) = match self.fixed_interval_of(instance) {
+        let (interval, reason) = match instance.fixed_interval(&self.settings) {
             Some(fixed) => (fixed, IntervalReason::Fixed),
             None => (base, IntervalReason::Replanned),
         };

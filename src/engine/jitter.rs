@@ -8,7 +8,8 @@ use rand_chacha::ChaCha8Rng;
 use super::key::InstanceKey;
 use super::time::Millis;
 
-const WORDS: usize = 16;
+/// As many draws as fit a cache line.
+const WORDS: usize = 32;
 
 /// Where the streams of one engine come from.
 #[derive(Clone, Debug)]
@@ -20,17 +21,18 @@ impl JitterSource {
     }
 
     pub(super) fn stream(key: &InstanceKey) -> Jitter {
-        Jitter { stream: stream_of(key), block: 0, used: WORDS as u8, words: [0; WORDS] }
+        Jitter { block: 0, used: WORDS as u8, words: [0; WORDS], stream: stream_of(key) }
     }
 }
 
-/// The draws of one instance. A block of sixteen is made at a time, so that a draw is a read.
+/// The draws of one instance. Many are made at a time, so that a draw is a read. What each draw needs comes first.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub(super) struct Jitter {
-    stream: u64,
     block: u32,
     used: u8,
     words: [u16; WORDS],
+    stream: u64,
 }
 
 impl Jitter {

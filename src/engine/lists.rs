@@ -60,10 +60,12 @@ impl Lists {
 
     /// Takes `id` out of the list it is in and names that list; `None` if it is in none.
     pub(super) fn unlink(&mut self, id: u32) -> Option<usize> {
-        let Node { next, prev, list } = std::mem::replace(&mut self.nodes[id as usize], LOOSE);
+        let node = &mut self.nodes[id as usize];
+        let Node { next, prev, list } = *node;
         if list == NONE {
             return None;
         }
+        node.list = NONE;
         let ends = &mut self.lists[list as usize];
         match prev {
             NONE => ends.head = next,
@@ -74,6 +76,21 @@ impl Lists {
             next => self.nodes[next as usize].prev = prev,
         }
         Some(list as usize)
+    }
+
+    /// Hands out whoever of `list` is to go, in its order. The others stay in theirs.
+    pub(super) fn take(&mut self, list: usize, mut is_to_go: impl FnMut(u32) -> bool, taken: &mut Vec<u32>) {
+        let mut next = std::mem::replace(&mut self.lists[list], EMPTY).head;
+        while let Some(id) = some(next) {
+            let node = &mut self.nodes[id as usize];
+            next = node.next;
+            node.list = NONE;
+            if is_to_go(id) {
+                taken.push(id);
+            } else {
+                self.push_back(list, id);
+            }
+        }
     }
 
     pub(super) fn head(&self, list: usize) -> Option<u32> {

@@ -90,13 +90,15 @@ impl LoadMeter {
         self.measured_until = self.measured_until.max(now);
     }
 
-    /// Closes the window if it is full; says whether that changed the stretch. `live` is the number of instances in the
-    /// live queue or in flight.
+    /// Whether the window is full.
+    pub(super) fn is_window_full(&self, now: Timestamp, settings: &Settings) -> bool {
+        now.since(self.window_start) >= settings.base_interval.scaled(self.stretch)
+    }
+
+    /// Closes the window; says whether that changed the stretch. `live` is the number of instances in the live queue or
+    /// in flight.
     pub(super) fn close_window(&mut self, now: Timestamp, live: u32, settings: &Settings) -> bool {
         let length = now.since(self.window_start);
-        if length < settings.base_interval.scaled(self.stretch) {
-            return false;
-        }
         let window = std::mem::take(&mut self.window);
         self.window_start = now;
         let before = self.stretch;
@@ -148,6 +150,7 @@ mod tests {
             }
             let end = meter.window_start + length;
             meter.pass(end, in_flight);
+            assert!(meter.is_window_full(end, &settings));
             meter.close_window(end, live, &settings);
         }
     }

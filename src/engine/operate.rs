@@ -38,7 +38,7 @@ impl Engine {
         }
         let previous = instance.breaker.state();
         let had_failures = instance.breaker.failures() > 0;
-        instance.first_failure = None;
+        instance.forget_first_failure();
         if let Some(moved) = instance.breaker.succeeded(now) {
             let (from, to) = (moved.from, moved.to);
             let what = InstanceEvent::BreakerMoved { from, to, failures: 0, retry_at: None };
@@ -53,7 +53,7 @@ impl Engine {
     fn retry_dead_letter(&mut self, key: &InstanceKey, effects: &mut Effects) -> Result<Reply, CommandError> {
         let id = self.find(key)?;
         let instance = self.instance_mut(id);
-        let entry = instance.dead_letter.ok_or(CommandError::NotDeadLettered)?;
+        let entry = instance.dead_letter().ok_or(CommandError::NotDeadLettered)?;
         if instance.place == Place::InFlight {
             return Err(CommandError::PollInFlight);
         }
@@ -69,7 +69,7 @@ impl Engine {
         let share = Millis::new(window.get() / count.max(1));
         let mut keys = Vec::with_capacity(ids.len());
         for (rank, id) in ids.into_iter().enumerate() {
-            keys.extend(self.instance(id).map(|instance| instance.spec.key.clone()));
+            keys.extend(self.instance(id).map(|instance| instance.spec().key.clone()));
             let own_share = self.draw_between(id, Millis::ZERO, share);
             let wait = Millis::new(share.get().saturating_mul(rank as u64)) + own_share;
             if self.agenda.is_on_wheel(id) && self.now + wait < self.agenda.due(id) {
@@ -82,7 +82,7 @@ impl Engine {
     fn remove_dead_letter(&mut self, key: &InstanceKey, effects: &mut Effects) -> Result<Reply, CommandError> {
         let id = self.find(key)?;
         let instance = self.instance_mut(id);
-        let reason = instance.dead_letter.ok_or(CommandError::NotDeadLettered)?.reason;
+        let reason = instance.dead_letter().ok_or(CommandError::NotDeadLettered)?.reason;
         instance.enabled_by_operator = Some(false);
         self.follow_enabled(id, effects);
         Ok(Reply::DeadLetterRemoved { reason })

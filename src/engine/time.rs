@@ -121,6 +121,9 @@ impl Millis {
 
     /// This span times `factor`; a factor that is negative or no number gives zero.
     pub fn scaled(self, factor: f64) -> Self {
+        if factor == 1.0 {
+            return self;
+        }
         // A float cast saturates at both ends and turns NaN into zero.
         Self((self.0 as f64 * factor).round() as u64)
     }

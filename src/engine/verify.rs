@@ -117,7 +117,7 @@ impl Engine {
     pub fn verify_after_tick(&self) -> Result<(), Violation> {
         let startable = self.next_lane().map(|(_, id)| id);
         match startable.or_else(|| self.forgotten_by_its_host()).and_then(|id| self.instance(id)) {
-            Some(instance) => Err(Violation::IdleSlot { key: instance.spec.key.clone() }),
+            Some(instance) => Err(Violation::IdleSlot { key: instance.spec().key.clone() }),
             None => Ok(()),
         }
     }
@@ -140,17 +140,17 @@ impl Engine {
             Place::Paused if on_wheel || waiting => "waits",
             _ => return Ok(()),
         };
-        Err(Violation::WrongPlace { key: instance.spec.key.clone(), place: instance.place, found })
+        Err(Violation::WrongPlace { key: instance.spec().key.clone(), place: instance.place, found })
     }
 }
 
 fn verify_entry(instance: &Instance) -> Result<(), Violation> {
-    let entry = match (instance.place, instance.dead_letter) {
+    let entry = match (instance.place, instance.dead_letter()) {
         (Place::DeadLettered, None) => "no entry",
         (Place::Queued | Place::Paused, Some(_)) => "an entry",
         _ => return Ok(()),
     };
-    Err(Violation::WrongEntry { key: instance.spec.key.clone(), place: instance.place, entry })
+    Err(Violation::WrongEntry { key: instance.spec().key.clone(), place: instance.place, entry })
 }
 
 fn verify_breaker(instance: &Instance) -> Result<(), Violation> {
@@ -160,11 +160,11 @@ fn verify_breaker(instance: &Instance) -> Result<(), Violation> {
         (BreakerState::HalfOpen, place) if place != Place::InFlight => {}
         _ => return Ok(()),
     }
-    Err(Violation::BreakerBypassed { key: instance.spec.key.clone(), place: instance.place, state })
+    Err(Violation::BreakerBypassed { key: instance.spec().key.clone(), place: instance.place, state })
 }
 
 fn recount_one(census: &mut Census, instance: &Instance) {
-    let kind = instance.spec.key.kind();
+    let kind = instance.kind;
     match instance.place {
         Place::Queued => census.queued[kind] += 1,
         Place::InFlight => {
