@@ -7,11 +7,16 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::Api;
+use super::cookie;
+use super::headers::Encrypted;
 use super::peer::Peer;
 use super::problem::Problem;
 use super::routes::{Access, Route};
 use crate::security::audit::{Attempt, Conclusion};
-use crate::security::{Actor, Caller, Credential, Principal, Role};
+use crate::security::{Actor, Caller, Credential, Principal, Role, Session};
+
+const X_API_TOKEN: &str = "x-api-token";
+const X_CSRF_TOKEN: &str = "x-csrf-token";
 
 /// What is known of whoever sent a request.
 #[derive(Clone, Debug)]
@@ -26,24 +31,56 @@ pub(super) async fn identify(State(api): State<Api>, mut request: Request, next:
         tracing::error!("a request came by a door that does not say who is there");
         return Problem::internal().into_response();
     };
-    let principal = principal_of(&api, peer, request.headers());
+    let encrypted = request.extensions().get::<Encrypted>();
+    let (principal, session) = principal_of(&api, peer, request.headers(), encrypted);
     let caller = match &principal {
         Some(principal) => principal.caller.clone(),
         None => Caller::anonymous(peer.address()),
     };
     request.extensions_mut().insert(Identified { caller, principal });
+    if let Some(session) = session {
+        request.extensions_mut().insert(session);
+    }
     next.run(request).await
 }
 
-fn principal_of(api: &Api, peer: &Peer, headers: &HeaderMap) -> Option<Principal> {
+/// By a token if one is sent, right or wrong; else by a session's cookie.
+fn principal_of(
+    api: &Api,
+    peer: &Peer,
+    headers: &HeaderMap,
+    encrypted: Option<&Encrypted>,
+) -> (Option<Principal>, Option<Session>) {
     let address = peer.address();
     if let Peer::Local { account } = peer {
         let caller = Caller { actor: Actor::Local(account.to_string()), address };
-        return Some(Principal { caller, role: Role::Admin, credential: Credential::Socket });
+        return (Some(Principal { caller, role: Role::Admin, credential: Credential::Socket }), None);
     }
-    let token = api.tokens.find(token_of(headers)?)?;
-    let caller = Caller { actor: Actor::Token(token.name), address };
-    Some(Principal { caller, role: token.role, credential: Credential::Token(token.id) })
+    if headers.contains_key(header::AUTHORIZATION) || headers.contains_key(X_API_TOKEN) {
+        let principal = token_of(headers).and_then(|token| api.tokens.find(token)).map(|token| {
+            let caller = Caller { actor: Actor::Token(token.name), address };
+            Principal { caller, role: token.role, credential: Credential::Token(token.id) }
+        });
+        return (principal, None);
+    }
+    let session = cookie::read(headers, encrypted).and_then(|cookie| api.accounts.find_session(cookie));
+    let principal = session.as_ref().map(|session| {
+        let caller = Caller { actor: Actor::User(session.user.to_string()), address };
+        Principal { caller, role: session.role, credential: Credential::Session(session.id) }
+    });
+    (principal, session)
+}
+
+/// Whether a page of ours has sent this, as far as that matters: tokens are not sent along by browsers unasked, and
+/// reads change nothing.
+fn is_from_our_page(request: &Request) -> bool {
+    match request.extensions().get::<Session>() {
+        Some(session) if !request.method().is_safe() => {
+            let token = request.headers().get(X_CSRF_TOKEN).and_then(|token| token.to_str().ok());
+            token.is_some_and(|token| session.is_csrf_token(token))
+        }
+        _ => true,
+    }
 }
 
 fn token_of(headers: &HeaderMap) -> Option<&str> {
@@ -51,7 +88,7 @@ fn token_of(headers: &HeaderMap) -> Option<&str> {
         let (scheme, token) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
     });
-    bearer.or_else(|| headers.get("x-api-token").and_then(|value| value.to_str().ok()))
+    bearer.or_else(|| headers.get(X_API_TOKEN).and_then(|value| value.to_str().ok()))
 }
 
 /// What [`authorise`] needs to know.
@@ -74,6 +111,7 @@ pub(super) async fn authorise(
         return Err(Problem::internal());
     };
     let refused = match principal {
+        Some(_) if !is_from_our_page(&request) => Problem::wrong_csrf_token(),
         Some(principal) if principal.role.covers(needed) => return Ok(next.run(request).await),
         Some(principal) => Problem::forbidden(needed, principal.role),
         None => Problem::unauthorized(),

@@ -229,7 +229,7 @@ pub struct DeadLetter {
     tag = "monitoring",
     responses(
         (status = 200, description = "The state of the scheduler", body = HealthAnswer),
-        (status = 401, description = "A valid token is needed", body = Problem),
+        (status = 401, description = "Valid credentials are needed", body = Problem),
         (status = 503, description = "The daemon is shutting down", body = Problem),
     )
 )]

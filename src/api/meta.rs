@@ -41,7 +41,7 @@ pub(super) struct Version {
     tag = "daemon",
     responses(
         (status = 200, description = "The daemon and its scheduler live", body = Liveness),
-        (status = 401, description = "A valid token is needed", body = Problem),
+        (status = 401, description = "Valid credentials are needed", body = Problem),
         (status = 503, description = "The scheduler has stopped", body = Problem),
     )
 )]
@@ -57,7 +57,7 @@ pub(super) async fn liveness(State(api): State<Api>) -> Result<Json<Liveness>, P
     tag = "daemon",
     responses(
         (status = 200, description = "The version of the daemon", body = Version),
-        (status = 401, description = "A valid token is needed", body = Problem),
+        (status = 401, description = "Valid credentials are needed", body = Problem),
     )
 )]
 pub(super) async fn version() -> Json<Version> {
@@ -71,7 +71,7 @@ pub(super) async fn version() -> Json<Version> {
     tag = "daemon",
     responses(
         (status = 200, description = "This document", body = Object),
-        (status = 401, description = "A valid token is needed", body = Problem),
+        (status = 401, description = "Valid credentials are needed", body = Problem),
     )
 )]
 pub(super) async fn document() -> Json<utoipa::openapi::OpenApi> {
@@ -94,26 +94,44 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         super::tokens::list,
         super::tokens::create,
         super::tokens::revoke,
+        super::session::set_up,
+        super::session::login,
+        super::session::logout,
+        super::session::me,
+        super::session::change_password,
+        super::session::own_sessions,
+        super::session::end_own_session,
+        super::session::all_sessions,
+        super::session::end_session,
+        super::users::list,
+        super::users::add,
+        super::users::set_role,
+        super::users::set_password,
+        super::users::remove,
         super::audit::list,
         liveness,
         version,
         document,
     ),
-    modifiers(&Tokens, &Refusals),
-    security(("bearer" = []), ("token" = []))
+    modifiers(&Credentials, &Refusals),
+    security(("bearer" = []), ("token" = []), ("session" = []))
 )]
 struct Document;
 
-/// Tokens come as bearer or in a header of their own.
-struct Tokens;
+/// Tokens come as bearer or in a header of their own, sessions in a cookie.
+struct Credentials;
 
-impl Modify for Tokens {
+impl Modify for Credentials {
     fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
         let components = openapi.components.get_or_insert_default();
         let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
         let token = SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("X-API-Token")));
         components.add_security_scheme("bearer", bearer);
         components.add_security_scheme("token", token);
+        let about = "POST /api/login sets it; over TLS its name is `__Host-pulse_session`. A call that changes \
+                     something needs the session's `csrfToken` as `X-CSRF-Token` too.";
+        let session = SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::with_description("pulse_session", about)));
+        components.add_security_scheme("session", session);
     }
 }
 
@@ -136,8 +154,12 @@ impl Modify for Refusals {
             };
             if let Access::Role(role) = route.access {
                 also("401", "Valid credentials are needed (`unauthorized`)");
-                if role > Role::Viewer {
-                    also("403", &format!("The role {role} is needed (`forbidden`)"));
+                let by_session = "the session's CSRF token is missing or wrong (`csrf_token_wrong`)";
+                match (role > Role::Viewer, route.method.is_safe()) {
+                    (true, true) => also("403", &format!("The role {role} is needed (`forbidden`)")),
+                    (true, false) => also("403", &format!("The role {role} is needed (`forbidden`), or {by_session}")),
+                    (false, false) => also("403", by_session),
+                    (false, true) => {}
                 }
             }
             if route.action.is_some() {

@@ -5,14 +5,18 @@
 mod audit;
 mod auth;
 mod body;
+mod cookie;
+mod headers;
 mod health;
 mod meta;
 mod peer;
 mod problem;
 mod routes;
+mod session;
 mod settings;
 mod state;
 mod tokens;
+mod users;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,18 +31,20 @@ use tower_http::timeout::TimeoutLayer;
 
 pub use audit::AuditAnswer;
 pub use body::{GivenReason, NeededReason, Reason};
+pub use headers::{Encrypted, with_security_headers};
 pub use health::{BreakerStateName, HealthAnswer, InstanceRow};
 pub use meta::openapi;
 pub use peer::Peer;
 pub use problem::Problem;
 pub use routes::{Access, ROUTES, Route};
 pub use tokens::{TokenIssued, TokenList, TokenRequest};
+pub use users::UserList;
 
 use crate::config::{LiveConfig, SystemFile};
 use crate::fleet::Fleet;
 use crate::runtime::{Clock, Handle};
 use crate::security::audit::AuditLog;
-use crate::security::{Principal, TokenStore};
+use crate::security::{Accounts, Principal, TokenStore};
 
 /// The largest body that a request may have, in bytes.
 const MAX_BODY: usize = 256 * 1024;
@@ -60,20 +66,23 @@ pub struct Api {
     pub system_file: Arc<SystemFile>,
     /// Who may come in.
     pub tokens: TokenStore,
+    /// Users and their sessions.
+    pub accounts: Accounts,
     /// Where everything that changes something is written down first.
     pub audit: AuditLog,
 }
 
-/// The whole API. Each request has to carry the [`Peer`] that sent it.
+/// The whole API. Each request has to carry the [`Peer`] that sent it, and [`Encrypted`] if it came over TLS.
 pub fn router(api: Api) -> Router {
-    routes::every_route(&api)
+    let router = routes::every_route(&api)
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(api.clone(), auth::identify))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, CALL_TIMEOUT))
         .layer(CatchPanicLayer::custom(|_| -> Response { Problem::internal().into_response() }))
-        .with_state(api)
+        .with_state(api);
+    with_security_headers(router)
 }
 
 /// Strangers do not learn which paths there are.

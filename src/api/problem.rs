@@ -6,6 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::config::ConfigErrors;
+use crate::engine::Millis;
 use crate::runtime::DriverGone;
 use crate::security::Role;
 use crate::security::audit::AuditError;
@@ -30,6 +31,9 @@ pub struct Problem {
     /// Each single reason, where there may be several.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<Reason>,
+    /// In how many seconds to try again, which goes into a header.
+    #[serde(skip)]
+    retry_after: Option<u32>,
 }
 
 /// One of several reasons why a call was not carried out.
@@ -44,7 +48,15 @@ pub(super) struct Reason {
 impl Problem {
     fn new(status: StatusCode, code: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
         let kind = format!("urn:pulse:problem:{code}");
-        Self { kind, title, status: status.as_u16(), detail: detail.into(), code, errors: Vec::new() }
+        Self {
+            kind,
+            title,
+            status: status.as_u16(),
+            detail: detail.into(),
+            code,
+            errors: Vec::new(),
+            retry_after: None,
+        }
     }
 
     /// The name for programs.
@@ -59,15 +71,32 @@ impl Problem {
 
     /// 401: who are you?
     pub(super) fn unauthorized() -> Self {
-        let detail = "send a token as `Authorization: Bearer …` or `X-API-Token: …`; \
+        let detail = "sign in with POST /api/login, or send a token as `Authorization: Bearer …` or `X-API-Token: …`; \
                       `pulse token create` makes one on the daemon's machine";
-        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "A valid token is needed", detail)
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "Valid credentials are needed", detail)
     }
 
     /// 403: not you.
     pub(super) fn forbidden(needed: Role, role: Role) -> Self {
         let detail = format!("the call needs the role {needed}, and yours is {role}; ask an admin to make it");
         Self::new(StatusCode::FORBIDDEN, "forbidden", "Your role does not allow this", detail)
+    }
+
+    /// 401: not with this password.
+    pub(super) fn wrong_password(detail: impl ToString) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "wrong_password", "The credentials are wrong", detail.to_string())
+    }
+
+    /// 403: not with this setup token.
+    pub(super) fn wrong_setup_token(detail: impl ToString) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "setup_token_wrong", "The setup token is not valid", detail.to_string())
+    }
+
+    /// 403: it may be another site's page that has the browser send this.
+    pub(super) fn wrong_csrf_token() -> Self {
+        let detail = "a call that changes something by a session needs the session's `csrfToken`, which \
+                      GET /api/security/me tells, as `X-CSRF-Token: …`";
+        Self::new(StatusCode::FORBIDDEN, "csrf_token_wrong", "The CSRF token is missing or wrong", detail)
     }
 
     /// 404: no such thing.
@@ -86,10 +115,22 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, code, title, detail.to_string())
     }
 
+    /// 409: only a user who has signed in can do this.
+    pub(super) fn no_session() -> Self {
+        let detail = "tokens and the unix socket have no session; sign in with POST /api/login";
+        Self::conflict("no_session", "The call needs a session", detail)
+    }
+
     /// 413: too much.
     pub(super) fn too_large(limit: usize) -> Self {
         let detail = format!("a request may have a body of {limit} bytes at most");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large", detail)
+    }
+
+    /// 415: not in this form.
+    pub(super) fn not_json() -> Self {
+        let (title, detail) = ("The body has to be JSON", "send it with `Content-Type: application/json`");
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", title, detail)
     }
 
     /// 422: understood, and not to be had.
@@ -108,6 +149,14 @@ impl Problem {
             .map(|error| Reason { at: error.place.to_string(), detail: error.problem.to_string() })
             .collect();
         problem
+    }
+
+    /// 429: too many failures.
+    pub(super) fn locked(wait: Millis) -> Self {
+        let seconds = u32::try_from(wait.get().div_ceil(1_000)).unwrap_or(u32::MAX);
+        let detail = format!("wait {seconds} seconds; each further failure makes it longer, up to some minutes");
+        let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "locked", "There were too many failures", detail);
+        Self { retry_after: Some(seconds), ..problem }
     }
 
     /// 500: a fault of ours, told without its insides.
@@ -156,6 +205,9 @@ impl IntoResponse for Problem {
         let mut response = (status, [(header::CONTENT_TYPE, PROBLEM_JSON)], body).into_response();
         if status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"pulse\""));
+        }
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

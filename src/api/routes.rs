@@ -6,7 +6,7 @@ use axum::middleware;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::auth::{Gatekeeper, authorise};
-use super::{Api, audit, health, meta, settings, state, tokens};
+use super::{Api, audit, health, meta, session, settings, state, tokens, users};
 use crate::security::Role;
 
 /// Who may make a call.
@@ -50,6 +50,7 @@ macro_rules! routes {
     };
 }
 
+const PUBLIC: Access = Access::Public;
 const VIEWER: Access = Access::Role(Role::Viewer);
 const ADMIN: Access = Access::Role(Role::Admin);
 
@@ -61,6 +62,20 @@ routes! {
     GET    "/api/security/tokens"             ADMIN, None => tokens::list;
     POST   "/api/security/tokens"             ADMIN, Some("token.create") => tokens::create;
     DELETE "/api/security/tokens/{name}"      ADMIN, Some("token.revoke") => tokens::revoke;
+    POST   "/api/setup"                       PUBLIC, Some("setup.complete") => session::set_up;
+    POST   "/api/login"                       PUBLIC, Some("session.sign_in") => session::login;
+    POST   "/api/logout"                      VIEWER, Some("session.sign_out") => session::logout;
+    GET    "/api/security/me"                 VIEWER, None => session::me;
+    POST   "/api/security/me/password"        VIEWER, Some("user.password") => session::change_password;
+    GET    "/api/security/me/sessions"        VIEWER, None => session::own_sessions;
+    DELETE "/api/security/me/sessions/{id}"   VIEWER, Some("session.end") => session::end_own_session;
+    GET    "/api/security/sessions"           ADMIN, None => session::all_sessions;
+    DELETE "/api/security/sessions/{id}"      ADMIN, Some("session.end") => session::end_session;
+    GET    "/api/security/users"              ADMIN, None => users::list;
+    POST   "/api/security/users"              ADMIN, Some("user.add") => users::add;
+    PUT    "/api/security/users/{name}/role"  ADMIN, Some("user.role") => users::set_role;
+    PUT    "/api/security/users/{name}/password" ADMIN, Some("user.password") => users::set_password;
+    DELETE "/api/security/users/{name}"       ADMIN, Some("user.remove") => users::remove;
     GET    "/api/audit"                       ADMIN, None => audit::list;
     GET    "/api/health"                      VIEWER, None => meta::liveness;
     GET    "/api/version"                     VIEWER, None => meta::version;

@@ -60,7 +60,7 @@ struct RefusedEdit {
     tag = "system",
     responses(
         (status = 200, description = "The settings in force, and where each came from", body = SettingsAnswer),
-        (status = 401, description = "A valid token is needed", body = Problem),
+        (status = 401, description = "Valid credentials are needed", body = Problem),
     )
 )]
 pub(super) async fn show(State(api): State<Api>) -> Json<SettingsAnswer> {
@@ -80,7 +80,7 @@ pub(super) async fn show(State(api): State<Api>) -> Json<SettingsAnswer> {
     responses(
         (status = 200, description = "The settings in force from now on", body = SettingsAnswer),
         (status = 400, description = "The body is not a JSON object", body = Problem),
-        (status = 401, description = "A valid token is needed", body = Problem),
+        (status = 401, description = "Valid credentials are needed", body = Problem),
         (status = 413, description = "The body is too large", body = Problem),
         (status = 422, description = "Refused whole, with all reasons", body = Problem),
         (status = 503, description = "The daemon is shutting down", body = Problem),

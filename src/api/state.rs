@@ -76,7 +76,7 @@ struct InstanceState {
     responses(
         (status = 200, description = "The last readings, sorted by key", body = StateAnswer),
         (status = 400, description = "A parameter is wrong", body = Problem),
-        (status = 401, description = "A valid token is needed", body = Problem),
+        (status = 401, description = "Valid credentials are needed", body = Problem),
     )
 )]
 pub(super) async fn last_readings(

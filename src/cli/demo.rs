@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::Failed;
@@ -10,11 +12,15 @@ use crate::config::DataDir;
 use crate::daemon::{Options, SOCKET};
 use crate::lab::{Lab, LabClock, LabPlan};
 use crate::runtime::{Clock, TokioClock};
+use crate::security::{Accounts, Caller, NewUser, Role, random_bytes};
+use crate::targets::Secret;
 
 /// The demo's folder within the data folder: beside your own files, never among them.
 const FOLDER: &str = "demo";
 /// The same fleet at every start.
 const SEED: u64 = 1;
+/// 128 bits: more than anybody can guess, and still to be typed.
+const PASSWORD_BYTES: usize = 16;
 
 /// A running demo fleet.
 pub(super) struct Demo {
@@ -22,6 +28,9 @@ pub(super) struct Demo {
 }
 
 impl Demo {
+    /// The name of the demo's admin.
+    pub(super) const ADMIN: &str = "demo";
+
     /// Points `options` to the `demo` folder of the data folder. The socket stays in the data folder, where
     /// `pulse health` looks for it.
     pub(super) fn redirect(options: &mut Options) {
@@ -37,6 +46,22 @@ impl Demo {
         DataDir::open(folder).map_err(Failed::configuration)?;
         configure(folder, &lab)?;
         Ok(Self { lab })
+    }
+
+    /// Gives the demo's admin a new password.
+    pub(super) async fn invite(accounts: &Accounts) -> Result<Secret, Failed> {
+        let random = random_bytes().map_err(Failed::because)?;
+        let password = URL_SAFE_NO_PAD.encode(&random[..PASSWORD_BYTES]);
+        let secret = || Secret::new(password.clone());
+        let by = Caller::of_process();
+        let known = accounts.list().await.map_err(Failed::because)?;
+        if known.iter().any(|user| user.name.as_str() == Self::ADMIN) {
+            accounts.set_password(Self::ADMIN, secret(), by, None).await.map_err(Failed::because)?;
+        } else {
+            let new = NewUser { name: Self::ADMIN.to_owned(), role: Role::Admin, password: secret() };
+            accounts.add(new, by, None).await.map_err(Failed::because)?;
+        }
+        Ok(secret())
     }
 
     pub(super) async fn stop(self) {

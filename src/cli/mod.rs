@@ -10,6 +10,7 @@ mod health;
 mod offline;
 mod serve;
 mod token;
+mod user;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -47,6 +48,7 @@ enum Command {
     Serve(serve::Serve),
     Health(health::Health),
     Config(config::ConfigCommand),
+    User(user::UserCommand),
     Token(token::TokenCommand),
     Completions(completions::Completions),
 }
@@ -94,6 +96,7 @@ pub fn run() -> ExitCode {
         Command::Serve(command) => command.run(environment),
         Command::Health(command) => command.run(&environment),
         Command::Config(command) => command.run(&environment),
+        Command::User(command) => command.run(&environment),
         Command::Token(command) => command.run(&environment),
         Command::Completions(command) => command.run(),
     };

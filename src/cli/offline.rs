@@ -9,14 +9,15 @@ use tokio_util::task::TaskTracker;
 use super::Failed;
 use crate::config::DataDir;
 use crate::runtime::{Clock, TokioClock};
-use crate::security::TokenStore;
 use crate::security::audit::AuditLog;
+use crate::security::{Accounts, HashCost, Hasher, TokenStore};
 use crate::store::{DATABASE, Store};
 
 /// What there is to work with.
 pub(super) struct Offline {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) tokens: TokenStore,
+    pub(super) accounts: Accounts,
 }
 
 impl Offline {
@@ -31,8 +32,11 @@ impl Offline {
             let tasks = TaskTracker::new();
             let audit =
                 AuditLog::open(store.clone(), folder.path(), clock.clone(), tasks).await.map_err(Failed::because)?;
-            let tokens = TokenStore::load(store, audit, clock.clone()).await.map_err(Failed::because)?;
-            work(Self { clock, tokens }).await
+            let tokens =
+                TokenStore::load(store.clone(), audit.clone(), clock.clone()).await.map_err(Failed::because)?;
+            let hasher = Hasher::new(HashCost::Full);
+            let accounts = Accounts::load(store, audit, clock.clone(), hasher).await.map_err(Failed::because)?;
+            work(Self { clock, tokens, accounts }).await
         })
     }
 }

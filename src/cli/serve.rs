@@ -1,14 +1,14 @@
 //! `pulse serve`: runs the daemon until it is told to stop.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
 use super::demo::Demo;
 use super::{DataDirOption, Failed};
 use crate::config::Environment;
-use crate::daemon::{Daemon, Doors, Options, StartError};
+use crate::daemon::{Daemon, Doors, Options, StartError, TlsFiles};
 use crate::telemetry::{LogFormat, LogOptions, init_logging};
 
 const EXAMPLES: &str = "\
@@ -35,6 +35,15 @@ pub(super) struct Serve {
     /// Where the Prometheus metrics listen.
     #[arg(long, value_name = "ADDRESS", env = "PULSE_METRICS_LISTEN", default_value = "127.0.0.1:9091")]
     metrics_listen: SocketAddr,
+
+    /// The certificate of the API's port, in PEM, with those of the authorities after it; the port speaks HTTPS then.
+    /// The files are followed as they change.
+    #[arg(long, value_name = "FILE", env = "PULSE_TLS_CERT", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// The key of --tls-cert, in PEM.
+    #[arg(long, value_name = "FILE", env = "PULSE_TLS_KEY", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
 
     /// What to log: error, warn, info, debug or trace, or a filter such as `pulse=debug`.
     #[arg(long, value_name = "FILTER", env = "PULSE_LOG", default_value = "info")]
@@ -80,6 +89,7 @@ impl Serve {
             socket: None,
             listen: self.listen,
             metrics_listen: self.metrics_listen,
+            tls: self.tls_cert.zip(self.tls_key).map(|(certificate, key)| TlsFiles { certificate, key }),
             environment,
             seed: seed(),
         };
@@ -101,7 +111,7 @@ impl Serve {
                 return Err(failed(error));
             }
         };
-        announce(&daemon, &data_dir, self.demo)?;
+        announce(&daemon, &data_dir, self.demo).await?;
         let signal = signals.next().await;
         tracing::info!("{signal}: stopping");
         let stopped = daemon.stop().await;
@@ -115,26 +125,30 @@ impl Serve {
 
 fn failed(error: StartError) -> Failed {
     match error {
-        StartError::Config(_) | StartError::DataDir(_) => Failed::configuration(error),
-        StartError::Door(_) | StartError::Store(_) | StartError::Audit(_) | StartError::Tokens(_) => {
+        StartError::Config(_) | StartError::DataDir(_) | StartError::Tls(_) => Failed::configuration(error),
+        StartError::Door(_) | StartError::Store(_) | StartError::Audit(_) | StartError::Setup(_) => {
             Failed::because(error)
         }
     }
 }
 
-fn announce(daemon: &Daemon, data_dir: &Path, demo: bool) -> Result<(), Failed> {
+async fn announce(daemon: &Daemon, data_dir: &Path, demo: bool) -> Result<(), Failed> {
     tracing::info!(api = %daemon.address, metrics = %daemon.metrics_address, data = %data_dir.display(), "listening");
-    if let Some(token) = &daemon.first_token {
-        super::print_line(&format!(
-            "A token for the API, shown this once and never again:\n\n    {}\n\n\
-             Use it as `Authorization: Bearer …`. `pulse token create` makes more.",
-            token.expose()
-        ))?;
-    }
     if demo {
-        super::print_line("The demo runs. In another terminal: pulse health")?;
+        let password = Demo::invite(&daemon.accounts).await?;
+        return super::print_line(&format!(
+            "The demo runs. In another terminal: pulse health\n\n\
+             Its admin is `{}`, until the demo ends with the password\n\n    {}",
+            Demo::ADMIN,
+            password.expose()
+        ));
     }
-    Ok(())
+    let Some(token) = &daemon.setup_token else { return Ok(()) };
+    super::print_line(&format!(
+        "Nobody can sign in yet. On this machine, `pulse user add NAME --role admin` makes the first admin; from\n\
+         elsewhere, POST /api/setup does with this setup token, which is good once and for an hour:\n\n    {}",
+        token.expose()
+    ))
 }
 
 /// Two daemons must not share a rhythm; nothing secret depends on it.

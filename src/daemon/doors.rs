@@ -21,8 +21,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::callers::Callers;
 use super::start::{Options, StartError};
-use crate::api::Peer;
+use super::tls::Tls;
+use crate::api::{Encrypted, Peer};
 use crate::config::DataDir;
 use crate::security::account_name;
 
@@ -169,18 +171,21 @@ impl Door for UnixListener {
 }
 
 /// Serves calls that come in by `listener` until `stop`, then lets those under way end.
-pub(super) async fn serve<L: Door>(mut listener: L, router: Router, stop: CancellationToken) {
+pub(super) async fn serve<L: Door>(mut listener: L, tls: Option<Tls>, router: Router, stop: CancellationToken) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let callers = Callers::default();
     let connections = TaskTracker::new();
     while let Some(slot) = next_slot(&slots, &stop).await {
         let (stream, address) = tokio::select! {
             () = stop.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
-        let (router, stop) = (router.clone(), stop.clone());
+        let (tls, router, callers, stop) = (tls.clone(), router.clone(), callers.clone(), stop.clone());
         connections.spawn(async move {
-            if let Some(peer) = L::peer(&stream, &address).await {
-                converse(stream, router, peer, stop).await;
+            if let Some(peer) = L::peer(&stream, &address).await
+                && let Some(_place) = callers.place(peer.address())
+            {
+                receive(stream, tls, router, peer, stop).await;
             }
             drop(slot);
         });
@@ -196,7 +201,17 @@ async fn next_slot(slots: &Arc<Semaphore>, stop: &CancellationToken) -> Option<O
     }
 }
 
-async fn converse<S>(stream: S, router: Router, peer: Peer, stop: CancellationToken)
+async fn receive<S>(stream: S, tls: Option<Tls>, router: Router, peer: Peer, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Some(tls) = tls else { return converse(stream, None, router, peer, stop).await };
+    if let Some(Some(stream)) = stop.run_until_cancelled(tls.accept(stream)).await {
+        converse(stream, Some(Encrypted), router, peer, stop).await;
+    }
+}
+
+async fn converse<S>(stream: S, encrypted: Option<Encrypted>, router: Router, peer: Peer, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -205,6 +220,9 @@ where
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: hyper::Request<_>| {
         request.extensions_mut().insert(peer.clone());
+        if let Some(encrypted) = encrypted {
+            request.extensions_mut().insert(encrypted);
+        }
         router.call(request)
     });
     let conversation = protocol.serve_connection(TokioIo::new(stream), service);

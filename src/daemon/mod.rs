@@ -1,8 +1,11 @@
 //! The daemon: configuration, scheduler, API and metrics put together, started and stopped as one.
 
+mod callers;
 mod configure;
 mod doors;
 mod start;
+mod tls;
 
 pub use doors::{DoorError, Doors};
 pub use start::{Daemon, Options, SOCKET, StartError, Stopped};
+pub use tls::{TlsError, TlsFiles};

@@ -12,13 +12,14 @@ use tokio_util::task::TaskTracker;
 
 use super::configure::Configurator;
 use super::doors::{DoorError, Doors, Traces, serve};
-use crate::api::{Api, router};
+use super::tls::{Tls, TlsError, TlsFiles};
+use crate::api::{Api, router, with_security_headers};
 use crate::config::{Config, ConfigError, ConfigErrors, ConfigWatcher, DataDir, Environment, LiveConfig};
 use crate::engine::{Engine, Millis};
 use crate::fleet::Fleet;
 use crate::runtime::{Clock, Drained, Driver, Handle, TokioClock};
 use crate::security::audit::{AuditError, AuditLog, Retention};
-use crate::security::{Caller, NewToken, Role, TokenError, TokenStore};
+use crate::security::{AccountError, Accounts, HashCost, Hasher, TokenStore};
 use crate::store::{DATABASE, Store, StoreError};
 use crate::targets::Secret;
 use crate::telemetry::{LogSubscriber, Metrics};
@@ -33,8 +34,6 @@ const LAST_CALLS: Millis = Millis::from_secs(5);
 const HOUSEKEEPING: Millis = Millis::from_secs(60);
 /// How many rounds apart the audit log is cut.
 const ROUNDS_TO_A_CUT: u64 = 60;
-/// The name of the token that the first start makes.
-const FIRST_TOKEN: &str = "first start";
 
 /// How a daemon is to be started.
 #[derive(Clone, Debug)]
@@ -47,6 +46,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Where the metrics listen.
     pub metrics_listen: SocketAddr,
+    /// The certificate and key of the API's port; without them it speaks plain HTTP.
+    pub tls: Option<TlsFiles>,
     /// What overrides the settings.
     pub environment: Environment,
     /// The seed of the jitter.
@@ -78,9 +79,12 @@ pub enum StartError {
     /// The audit log cannot be continued.
     #[error(transparent)]
     Audit(#[from] AuditError),
-    /// The first token cannot be written.
+    /// The setup token cannot be made.
     #[error(transparent)]
-    Tokens(#[from] TokenError),
+    Setup(#[from] AccountError),
+    /// The certificate or the key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 /// A running daemon.
@@ -91,8 +95,10 @@ pub struct Daemon {
     pub address: SocketAddr,
     /// Where the metrics listen.
     pub metrics_address: SocketAddr,
-    /// The token that this start made, if it was the first. Shown once.
-    pub first_token: Option<Secret>,
+    /// The users and their sessions.
+    pub accounts: Accounts,
+    /// What makes the first admin, while nobody has a user or a token. Shown once.
+    pub setup_token: Option<Secret>,
     traces: Traces,
     clock: Arc<TokioClock>,
     stop_polls: CancellationToken,
@@ -115,6 +121,8 @@ struct Ground {
     config: Config,
     audit: AuditLog,
     tokens: TokenStore,
+    accounts: Accounts,
+    tls: Option<Tls>,
     clock: Arc<TokioClock>,
     tasks: TaskTracker,
 }
@@ -135,19 +143,17 @@ impl Daemon {
     /// The data folder, configuration or tokens cannot be used.
     pub async fn start_behind(doors: Doors, options: Options) -> Result<Self, StartError> {
         let ground = Ground::prepare(&options).await?;
-        let first_token = match ground.tokens.list().is_empty() {
-            true => {
-                let new = NewToken { name: FIRST_TOKEN.to_owned(), role: Role::Admin, expires_at: None };
-                Some(ground.tokens.create(new, Caller::SYSTEM, None).await?.token)
-            }
+        let nobody = ground.tokens.list().is_empty() && ground.accounts.is_empty().await?;
+        let setup_token = match nobody {
+            true => Some(ground.accounts.make_setup_token().await?),
             false => None,
         };
-        Ok(Self::build(options, doors, ground, first_token).await)
+        Ok(Self::build(options, doors, ground, setup_token).await)
     }
 
-    async fn build(options: Options, doors: Doors, ground: Ground, first_token: Option<Secret>) -> Self {
+    async fn build(options: Options, doors: Doors, ground: Ground, setup_token: Option<Secret>) -> Self {
         let Doors { api, metrics, socket, traces } = doors;
-        let Ground { config, audit, tokens, clock, tasks } = ground;
+        let Ground { config, audit, tokens, accounts, tls, clock, tasks } = ground;
         let (stop_polls, stop_calls) = (CancellationToken::new(), CancellationToken::new());
         let any_clock: Arc<dyn Clock> = clock.clone();
         let fleet = Fleet::new(any_clock.clone());
@@ -165,16 +171,20 @@ impl Daemon {
             config: live.clone(),
             system_file: config.system_file.clone(),
             tokens,
+            accounts: accounts.clone(),
             audit,
         };
         let address = api.local_addr().unwrap_or(options.listen);
         let metrics_address = metrics.local_addr().unwrap_or(options.metrics_listen);
-        let scrape = counters.router(handle.clone(), any_clock);
+        let scrape = with_security_headers(counters.router(handle.clone(), any_clock.clone()));
+        if let Some(tls) = &tls {
+            tasks.spawn(tls.clone().follow(any_clock, stop_calls.clone()));
+        }
         tasks.spawn(housekeeping(calls.clone(), stop_calls.clone()));
         let calls = router(calls);
-        tasks.spawn(serve(api, calls.clone(), stop_calls.clone()));
-        tasks.spawn(serve(socket, calls, stop_calls.clone()));
-        tasks.spawn(serve(metrics, scrape, stop_calls.clone()));
+        tasks.spawn(serve(api, tls, calls.clone(), stop_calls.clone()));
+        tasks.spawn(serve(socket, None, calls, stop_calls.clone()));
+        tasks.spawn(serve(metrics, None, scrape, stop_calls.clone()));
 
         let specs = fleet.replace(&config.instances);
         // It fails only if the driver is gone, and then every call says so.
@@ -183,7 +193,19 @@ impl Daemon {
         tasks.spawn(ConfigWatcher::new(&config).run(edits_out, stop_polls.clone()));
         let configurator = Configurator { handle: handle.clone(), fleet, config: live, data_dir: config.data_dir };
         tasks.spawn(configurator.run(edits));
-        Self { handle, address, metrics_address, first_token, traces, clock, stop_polls, stop_calls, driver, tasks }
+        Self {
+            handle,
+            address,
+            metrics_address,
+            accounts,
+            setup_token,
+            traces,
+            clock,
+            stop_polls,
+            stop_calls,
+            driver,
+            tasks,
+        }
     }
 
     /// Stops polling, lets polls and calls under way end, and leaves neither task nor socket behind. Takes 15 seconds
@@ -207,13 +229,16 @@ impl Ground {
     async fn prepare(options: &Options) -> Result<Self, StartError> {
         let data_dir = DataDir::open(&options.data_dir)?;
         let config = Config::load(data_dir, &options.environment)?;
+        let tls = options.tls.clone().map(Tls::open).transpose()?;
         let clock = Arc::new(TokioClock::start());
         let tasks = TaskTracker::new();
         let store = Store::open(&config.data_dir.path().join(DATABASE))?;
         let folder = config.data_dir.path();
         let audit = AuditLog::open(store.clone(), folder, clock.clone(), tasks.clone()).await?;
-        let tokens = TokenStore::load(store, audit.clone(), clock.clone()).await?;
-        Ok(Self { config, audit, tokens, clock, tasks })
+        let tokens = TokenStore::load(store.clone(), audit.clone(), clock.clone()).await?;
+        let hasher = Hasher::new(HashCost::Full);
+        let accounts = Accounts::load(store, audit.clone(), clock.clone(), hasher).await?;
+        Ok(Self { config, audit, tokens, accounts, tls, clock, tasks })
     }
 }
 
@@ -235,6 +260,9 @@ async fn housekeeping(api: Api, stop: CancellationToken) {
 async fn write_uses(api: &Api) {
     if let Err(error) = api.tokens.write_uses().await {
         tracing::warn!(%error, "the last uses of tokens were not written down; tried again later");
+    }
+    if let Err(error) = api.accounts.tidy_sessions().await {
+        tracing::warn!(%error, "sessions that have ended were not removed; tried again later");
     }
 }
 

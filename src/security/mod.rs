@@ -1,13 +1,22 @@
 //! Who may do what, and what was done: roles, API tokens, and the audit log.
 
+mod accounts;
 pub mod audit;
 mod key_file;
+mod lockout;
+mod password;
 mod principal;
 mod random;
 mod tokens;
 
+pub use accounts::{
+    AccountError, AccountRefused, Accounts, NewUser, Session, SessionId, SessionRecord, SessionRules, SignIn, SignedIn,
+    UserName, UserRecord,
+};
 pub use key_file::{KeyFile, KeyFileError};
+pub use password::{HashCost, HashError, Hasher, NewPassword, UnfitPassword};
 pub(crate) use principal::account_name;
 pub use principal::{Actor, Caller, Credential, Principal, Role, UnknownRole};
 pub use random::NoRandomness;
+pub(crate) use random::random_bytes;
 pub use tokens::{IssuedToken, NewToken, TokenError, TokenId, TokenRecord, TokenRefused, TokenStore};

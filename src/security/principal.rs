@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use utoipa::ToSchema;
 
+use super::accounts::SessionId;
 use super::tokens::TokenId;
 
 /// What somebody may do. Each role may do what the ones before it may.
@@ -124,6 +125,8 @@ pub enum Credential {
     Socket,
     /// An API token.
     Token(TokenId),
+    /// The session of a user.
+    Session(SessionId),
 }
 
 /// Somebody whom the daemon knows, and what they may do.

@@ -5,7 +5,11 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::StoreError;
 
 /// Every step, in order. One that was released is never changed.
-const STEPS: &[&str] = &[include_str!("migrations/01_audit.sql"), include_str!("migrations/02_tokens.sql")];
+const STEPS: &[&str] = &[
+    include_str!("migrations/01_audit.sql"),
+    include_str!("migrations/02_tokens.sql"),
+    include_str!("migrations/03_accounts.sql"),
+];
 
 /// Takes the steps that are missing, all or none.
 pub(super) fn apply(connection: &mut Connection) -> Result<(), StoreError> {

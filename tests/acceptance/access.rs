@@ -19,8 +19,8 @@ pub(crate) struct Call {
     /// The path that is called.
     at: &'static str,
     body: Option<Value>,
-    /// The least role that may make it.
-    pub(crate) role: Role,
+    /// The least role that may make it; everybody may if there is none.
+    pub(crate) role: Option<Role>,
     /// What it answers to somebody who may.
     answer: StatusCode,
 }
@@ -39,12 +39,15 @@ impl Call {
     }
 }
 
+fn call(method: Method, path: &'static str, role: Role) -> Call {
+    Call { method, path, at: path, body: None, role: Some(role), answer: StatusCode::OK }
+}
+
 /// Every call. Refused by default: what is missing here must not be there.
 pub(crate) fn calls() -> Vec<Call> {
     use Role::{Admin, Viewer};
-    let call = |method, path, role| Call { method, path, at: path, body: None, role, answer: StatusCode::OK };
     let (get, post, delete) = (Method::GET, Method::POST, Method::DELETE);
-    vec![
+    let mut calls = vec![
         call(get.clone(), HEALTH, Viewer),
         call(get.clone(), "/api/state", Viewer),
         call(get.clone(), "/api/system/settings", Viewer),
@@ -63,8 +66,53 @@ pub(crate) fn calls() -> Vec<Call> {
         call(get.clone(), "/api/health", Viewer),
         call(get.clone(), "/api/version", Viewer),
         call(get, "/api/openapi.json", Viewer),
+    ];
+    calls.extend(calls_of_people());
+    calls.extend(calls_about_users());
+    calls
+}
+
+/// Those by which people come in and leave. The credentials that are tried here have no session.
+fn calls_of_people() -> [Call; 7] {
+    let (get, post, delete) = (Method::GET, Method::POST, Method::DELETE);
+    let everybody =
+        |path, body, answer| Call { body: Some(body), role: None, answer, ..call(Method::POST, path, Role::Viewer) };
+    let needs_session = |method, path| Call { answer: StatusCode::CONFLICT, ..call(method, path, Role::Viewer) };
+    let setup = json!({"token": "setup_wrong", "name": "eve", "password": WORDS});
+    let change = json!({"currentPassword": WORDS, "newPassword": WORDS});
+    [
+        everybody("/api/setup", setup, StatusCode::FORBIDDEN),
+        everybody("/api/login", json!({"name": "eve", "password": WORDS}), StatusCode::UNAUTHORIZED),
+        needs_session(post.clone(), "/api/logout"),
+        call(get.clone(), "/api/security/me", Role::Viewer),
+        Call { body: Some(change), ..needs_session(post, "/api/security/me/password") },
+        needs_session(get, "/api/security/me/sessions"),
+        Call { at: "/api/security/me/sessions/1", ..needs_session(delete, "/api/security/me/sessions/{id}") },
     ]
 }
+
+fn calls_about_users() -> [Call; 7] {
+    let (get, post, put, delete) = (Method::GET, Method::POST, Method::PUT, Method::DELETE);
+    let with = |method, path, at, body| Call { at, body: Some(body), ..call(method, path, Role::Admin) };
+    let (users, user) = ("/api/security/users", "/api/security/users/tabled");
+    let (role, password) = ("/api/security/users/tabled/role", "/api/security/users/tabled/password");
+    let new = json!({"name": "tabled", "role": "viewer", "password": WORDS});
+    [
+        call(get.clone(), "/api/security/sessions", Role::Admin),
+        Call {
+            at: "/api/security/sessions/1",
+            answer: StatusCode::NOT_FOUND,
+            ..call(delete.clone(), "/api/security/sessions/{id}", Role::Admin)
+        },
+        call(get, users, Role::Admin),
+        Call { answer: StatusCode::CREATED, ..with(post, users, users, new) },
+        with(put.clone(), "/api/security/users/{name}/role", role, json!({"role": "operator"})),
+        with(put, "/api/security/users/{name}/password", password, json!({"password": WORDS})),
+        with(delete, "/api/security/users/{name}", user, json!({"reason": "tried"})),
+    ]
+}
+
+const WORDS: &str = "a few words in a row";
 
 #[tokio::test]
 async fn every_documented_call_is_in_the_table_of_calls_and_the_other_way_round() {
@@ -83,8 +131,12 @@ async fn every_documented_call_is_in_the_table_of_calls_and_the_other_way_round(
     assert_eq!(routed, tabled);
     for call in calls() {
         let answers = &paths[call.path][call.method.as_str().to_lowercase()]["responses"];
-        assert!(answers["401"].is_object(), "{} tells nobody that it needs credentials", call.path);
-        assert_eq!(answers["403"].is_object(), call.role > Role::Viewer, "{} tells of its role", call.path);
+        let refuses = call.role.is_some_and(|role| role > Role::Viewer || call.method != Method::GET);
+        let refuses = refuses || call.answer == StatusCode::FORBIDDEN;
+        if call.role.is_some() {
+            assert!(answers["401"].is_object(), "{} tells nobody that it needs credentials", call.path);
+        }
+        assert_eq!(answers["403"].is_object(), refuses, "{} tells of its role and of CSRF tokens", call.path);
         assert!(answers[call.answer.as_str()].is_object(), "{} tells what it answers", call.path);
     }
     daemon.stop().await;
@@ -95,7 +147,7 @@ async fn every_call_is_refused_without_the_right_token_and_answered_with_it() {
     let folder = Folder::quick(&json!({"instances": []}));
     let daemon = Daemon::start(&folder).await;
     let nearly = &daemon.token[..daemon.token.len() - 1];
-    for call in calls() {
+    for call in calls().into_iter().filter(|call| call.role.is_some()) {
         let Call { method, at: path, .. } = &call;
         let new = || call.request(&daemon);
         let refused = [
@@ -108,6 +160,7 @@ async fn every_call_is_refused_without_the_right_token_and_answered_with_it() {
             ("a wrong token of the other kind", new().header("X-API-Token", "pulse_wrong")),
             ("the token in the address", call.request_at(&daemon, &format!("{path}?token={}", daemon.token))),
             ("a claim to be local", new().header("X-Forwarded-For", "127.0.0.1")),
+            ("a session that is none", new().header("Cookie", format!("pulse_session={}", daemon.token))),
         ];
         for (with, request) in refused {
             let response = request.send().await.unwrap();
@@ -118,7 +171,8 @@ async fn every_call_is_refused_without_the_right_token_and_answered_with_it() {
         }
         let response = new().bearer_auth(&daemon.token).send().await.unwrap();
         assert_eq!(response.status(), call.answer, "{method} {path}");
-        assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
+        let kind = if call.answer.is_success() { "application/json" } else { "application/problem+json" };
+        assert_eq!(response.headers()[CONTENT_TYPE], kind);
     }
     let request = daemon.anonymous(Method::GET, "/api/version").header("X-API-Token", &daemon.token);
     assert_eq!(request.send().await.unwrap().status(), StatusCode::OK, "the other header does as well");
@@ -134,7 +188,7 @@ async fn each_role_makes_the_calls_of_its_row_and_no_other() {
         for call in calls() {
             let Call { method, path, .. } = &call;
             let response = call.request(&daemon).bearer_auth(&token).send().await.unwrap();
-            if role >= call.role {
+            if call.role.is_none_or(|least| role >= least) {
                 assert_eq!(response.status(), call.answer, "{role}: {method} {path}");
             } else {
                 assert_eq!(response.status(), StatusCode::FORBIDDEN, "{role}: {method} {path}");

@@ -5,6 +5,7 @@
 mod access;
 mod bad_input;
 mod demo;
+mod first_start;
 mod foreign;
 mod health_answer;
 mod inventory_edit;
@@ -14,3 +15,5 @@ mod shutdown;
 mod starting;
 mod state_answer;
 mod support;
+mod tls;
+mod users;

@@ -1,4 +1,4 @@
-//! The daemon listens before it polls, lives however the hosts fare, and tells its first token once.
+//! The daemon listens before it polls, and lives however the hosts fare.
 
 use std::time::Duration;
 
@@ -41,20 +41,6 @@ async fn the_daemon_is_alive_while_every_host_is_dead() {
     assert_eq!(response.json::<serde_json::Value>().await.unwrap()["status"], "ok");
     daemon.stop().await;
     lab.shutdown().await;
-}
-
-#[tokio::test]
-async fn the_first_start_tells_a_token_and_later_ones_tell_none() {
-    let folder = Folder::new();
-    let daemon = Daemon::start(&folder).await;
-    assert!(daemon.program.stdout().contains(&daemon.token));
-    assert!(!daemon.program.stderr().contains(&daemon.token), "logs are kept and read by others");
-    daemon.stop().await;
-    let daemon = Daemon::start(&folder).await;
-    assert!(!daemon.program.stdout().contains("pulse_"), "{}", daemon.program.stdout());
-    let response = daemon.request(Method::GET, "/api/version").send().await.unwrap();
-    assert_eq!(response.status(), StatusCode::OK);
-    daemon.stop().await;
 }
 
 #[tokio::test]

@@ -53,6 +53,11 @@ impl Folder {
         self.data.path()
     }
 
+    /// What the last daemon on this folder printed, logs aside.
+    pub(crate) fn printed(&self) -> String {
+        fs::read_to_string(self.output.path().join("stdout")).unwrap()
+    }
+
     /// Writes a file that only its owner reads.
     pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) {
         let path = self.path().join(name);
@@ -62,10 +67,6 @@ impl Folder {
 
     pub(crate) fn write_json(&self, name: &str, content: &Value) {
         self.write(name, content.to_string());
-    }
-
-    pub(crate) fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.path().join(name)).unwrap()
     }
 
     /// Everything in the folder: the mode of each entry, and the content of each file.
@@ -212,6 +213,18 @@ impl Daemon {
 
     /// The same with further arguments and variables.
     pub(crate) async fn start_with(folder: &Folder, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut daemon = Self::start_as_first(folder, arguments, variables).await;
+        let kept = folder.output.path().join("token");
+        daemon.token = match fs::read_to_string(&kept) {
+            Ok(token) => token,
+            Err(_) => daemon.first_token().await,
+        };
+        fs::write(kept, &daemon.token).unwrap();
+        daemon
+    }
+
+    /// The same, and nobody has a token.
+    pub(crate) async fn start_as_first(folder: &Folder, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let address = free_address();
         let mut command = folder.pulse(["serve"]);
         command.args(["--listen", &address.to_string(), "--metrics-listen", &free_address().to_string()]);
@@ -219,23 +232,31 @@ impl Daemon {
         let program = Program::start(&mut command, folder.output.path());
         let socket = folder.path().join("pulse.sock");
         let mut daemon = Self { program, address, token: String::new(), socket };
-        daemon.token =
-            eventually("the daemon announces itself", PATIENCE, async || daemon.announced(folder)).await.unwrap();
+        let answers = async || {
+            daemon.program.panic_if_ended();
+            std::net::TcpStream::connect(daemon.address).ok()
+        };
+        eventually("the daemon answers", PATIENCE, answers).await.unwrap();
         daemon
     }
 
-    /// The token that the first start prints last; kept for later starts.
-    fn announced(&mut self, folder: &Folder) -> Option<String> {
-        self.program.panic_if_ended();
-        std::net::TcpStream::connect(self.address).ok()?;
-        let kept = folder.output.path().join("token");
-        if let Ok(token) = fs::read_to_string(&kept) {
-            return Some(token);
-        }
-        let stdout = self.program.stdout();
-        let token = stdout.lines().map(str::trim).find(|line| line.starts_with("pulse_"))?;
-        fs::write(kept, token).unwrap();
-        Some(token.to_owned())
+    /// A token of the highest role, made by the daemon's owner.
+    async fn first_token(&self) -> String {
+        let owner = client_builder().unix_socket(self.socket()).build().unwrap();
+        let request =
+            owner.post("http://localhost/api/security/tokens").json(&json!({"name": "tests", "role": "admin"}));
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::CREATED);
+        response.json::<Value>().await.unwrap()["token"].as_str().unwrap().to_owned()
+    }
+
+    /// The secret that the daemon prints at its start, by how it begins.
+    pub(crate) async fn printed(&self, prefix: &str) -> String {
+        let look = async || {
+            let stdout = self.program.stdout();
+            stdout.lines().map(str::trim).find(|line| line.starts_with(prefix)).map(str::to_owned)
+        };
+        eventually("the daemon prints it", PATIENCE, look).await.unwrap()
     }
 
     /// A request over TCP, without a token.
