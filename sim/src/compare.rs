@@ -105,6 +105,7 @@ fn world(hosts: u32, settings: SettingsDraft) -> Scenario {
         latency: Span(Millis::new(200)),
         latency_jitter: Rate::clamped(0.3),
         heavy_tail: Rate::clamped(0.005),
+        latency_quantiles: None,
         changes_every: Some(Span(Millis::from_secs(changes_every))),
         per_machine: 1,
         interval: None,
@@ -116,6 +117,7 @@ fn world(hosts: u32, settings: SettingsDraft) -> Scenario {
         from: Span(Millis::from_mins(10 + number * 5)),
         lasts: Span(OUTAGE),
         rate: Rate::ONE,
+        by: None,
         flapping: None,
     };
     Scenario {

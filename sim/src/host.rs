@@ -89,7 +89,12 @@ impl Host {
             None if group.then_success.hits(success) => Answer::Success,
             None => group.otherwise,
         };
-        let mut latency = vary(group.latency.0, group.latency_jitter, jitter);
+        let mut latency = match group.latency_quantiles {
+            // In a calm world nobody is slower than usual.
+            Some(quantiles) if calm => quantiles.p50.0,
+            Some(quantiles) => quantiles.at(jitter),
+            None => vary(group.latency.0, group.latency_jitter, jitter),
+        };
         if !calm && (group.heavy_tail.hits(tail) || has(FaultKind::Slow)) {
             latency = Millis::new(latency.get().saturating_mul(TAIL));
         }

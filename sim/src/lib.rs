@@ -3,6 +3,8 @@
 //! One seed, one run: whatever is found can be replayed and shrunk. `docs/simulation.md` tells how to use it.
 
 mod builtin;
+mod check;
+mod clock;
 mod compare;
 mod host;
 mod judge;
@@ -31,6 +33,6 @@ pub use shrink::{Shrunk, shrink};
 pub use stack::run_stack;
 pub use swarm::swarm;
 pub use trace::Trace;
-pub use values::{Rate, Span};
+pub use values::{Quantiles, Rate, Span};
 pub use violation::{Rule, Violation};
 pub use world::Policy;

@@ -4,6 +4,7 @@ use pulse::engine::{Millis, Timestamp};
 use serde::Serialize;
 
 use crate::judge::SOMETIMES;
+use crate::report::Recording;
 use crate::scenario::{Expect, Others, Scenario};
 use crate::violation::{Rule, Violation};
 use crate::world::{Policy, World};
@@ -22,6 +23,8 @@ pub struct RunOptions {
     pub keep_trace: bool,
     /// Keep what [`Freshness`] is made of.
     pub keep_ages: bool,
+    /// Keep what [`crate::report::run_page`] shows.
+    pub record: bool,
 }
 
 /// What came of a run.
@@ -55,6 +58,9 @@ pub struct Report {
     /// The trace's lines, if they were kept.
     #[serde(skip)]
     pub trace: Vec<String>,
+    /// What a page of the run is made of, if it was recorded.
+    #[serde(skip)]
+    pub recording: Option<Box<Recording>>,
 }
 
 /// How old readings were, over time and over the fleet.
@@ -108,6 +114,7 @@ pub fn run(scenario: &Scenario, seed: u64, options: RunOptions) -> Report {
         trace_hash: format!("{:016x}", world.trace.hash()),
         sometimes: world.judge.sometimes,
         freshness,
+        recording: world.recorder.take().map(|recorder| Box::new(recorder.finish(world.now(), &violations))),
         violations,
         trace: world.trace.into_lines(),
     }
@@ -163,6 +170,12 @@ fn expect_of_host(scenario: &Scenario, expect: &Expect, world: &mut World<'_>, h
     }
 }
 
+/// The longest that a run of the scenario takes, with the time for liveness.
+pub(crate) fn longest_run(scenario: &Scenario) -> Millis {
+    let liveness = if scenario.expect.liveness { longest_penalty(scenario) } else { Millis::ZERO };
+    scenario.length() + liveness
+}
+
 /// After the last fault everybody must be well within this time: the longest penalty, an interval, and its turn.
 pub(crate) fn longest_penalty(scenario: &Scenario) -> Millis {
     let settings = scenario.valid_settings();
@@ -175,8 +188,10 @@ pub(crate) fn longest_penalty(scenario: &Scenario) -> Millis {
 /// The oldest that a reading may be in a calm world: two intervals, and two rounds of a fleet that is short of slots.
 fn oldest_age(scenario: &Scenario) -> Millis {
     let settings = scenario.valid_settings();
-    let slot_time: u64 = scenario.hosts.iter().map(|group| u64::from(group.count) * group.latency.0.get()).sum();
-    let on_one_machine = scenario.hosts.iter().map(|group| u64::from(group.per_machine) * group.latency.0.get()).max();
+    let slot_time: u64 =
+        scenario.hosts.iter().map(|group| u64::from(group.count) * group.usual_latency().0.get()).sum();
+    let on_one_machine =
+        scenario.hosts.iter().map(|group| u64::from(group.per_machine) * group.usual_latency().0.get()).max();
     let round = (slot_time / u64::from(settings.max_in_flight))
         .max(on_one_machine.unwrap_or_default() / u64::from(settings.max_in_flight_per_host));
     let fixed = scenario.hosts.iter().filter_map(|group| group.interval).map(|span| span.0).max();

@@ -3,6 +3,7 @@
 //! `docs/simulation.md` tells how to write one; the built-in ones are in `sim/scenarios`.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::Path;
 
 use pulse::config::{SETTINGS, SettingDefinition};
@@ -10,8 +11,10 @@ use pulse::engine::{FailureKind, InstanceType, Settings, SettingsDraft};
 use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
-use crate::values::{Rate, Span};
+use crate::values::{Quantiles, Rate, Span};
 
+/// The largest file that is read.
+const MAX_FILE: u64 = 4 << 20;
 /// The largest fleet of one group.
 const MAX_GROUP: u32 = 1_000_000;
 
@@ -89,6 +92,9 @@ pub struct HostGroup {
     /// How many answers take twenty times as long.
     #[serde(default = "never")]
     pub heavy_tail: Rate,
+    /// How long answers take, by quantiles instead of the three above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_quantiles: Option<Quantiles>,
     /// How often the reading changes; never if not given.
     #[serde(default)]
     pub changes_every: Option<Span>,
@@ -138,6 +144,9 @@ pub struct Fault {
     /// If given, it comes and goes with this period, half of the time each.
     #[serde(default)]
     pub flapping: Option<Span>,
+    /// By how much a clock is wrong; an hour if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Span>,
 }
 
 /// What goes wrong.
@@ -166,8 +175,10 @@ pub enum FaultKind {
     RateLimited,
     /// HTTP 5xx.
     ServerError,
-    /// The answer is broken or truncated.
+    /// The answer is not the API's.
     BrokenAnswer,
+    /// The answer ends in its middle.
+    TruncatedAnswer,
     /// Answers take twenty times as long.
     Slow,
     /// Answers come after the poll was given up.
@@ -178,9 +189,18 @@ pub enum FaultKind {
     Stall,
     /// The daemon is killed and started again, once.
     Crash,
+    /// The daemon's wall clock is ahead, and right again afterwards.
+    ClockAhead,
+    /// The daemon's wall clock is behind, and right again afterwards.
+    ClockBehind,
 }
 
 impl FaultKind {
+    /// Whether it befalls the daemon, and not hosts.
+    pub fn is_of_the_daemon(self) -> bool {
+        matches!(self, Self::Stall | Self::Crash | Self::ClockAhead | Self::ClockBehind)
+    }
+
     /// How a poll that it hits fails; `None` if it does something else to it.
     pub fn failure(self) -> Option<FailureKind> {
         match self {
@@ -195,7 +215,10 @@ impl FaultKind {
             Self::RateLimited => Some(FailureKind::RateLimited),
             Self::ServerError => Some(FailureKind::ServerError),
             Self::BrokenAnswer => Some(FailureKind::NotTheApi),
-            Self::Hang | Self::Slow | Self::LateAnswers | Self::DoubledAnswers | Self::Stall | Self::Crash => None,
+            // What the real clients make of an answer that ends in its middle: the next one may be whole.
+            Self::TruncatedAnswer => Some(FailureKind::Reset),
+            Self::Hang | Self::Slow | Self::LateAnswers | Self::DoubledAnswers => None,
+            Self::Stall | Self::Crash | Self::ClockAhead | Self::ClockBehind => None,
         }
     }
 }
@@ -329,13 +352,13 @@ pub enum ScenarioError {
 }
 
 impl Scenario {
-    /// Reads a scenario; `file` names it in errors.
+    /// Reads a scenario as TOML; `file` names it in errors.
     ///
     /// # Errors
     /// The first thing that is wrong, with its line and column.
     pub fn parse(text: &str, file: &Path) -> Result<Self, ScenarioError> {
         let wrong = |offset: usize, message: String| {
-            let before = &text[..offset.min(text.len())];
+            let before = text.get(..offset).unwrap_or(text);
             let line = before.matches('\n').count() + 1;
             let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;
             ScenarioError::Wrong { file: file.display().to_string(), line, column, message }
@@ -343,9 +366,43 @@ impl Scenario {
         let scenario: Self = toml::from_str(text).map_err(|error: toml::de::Error| {
             wrong(error.span().map_or(0, |span| span.start), error.message().lines().collect::<Vec<_>>().join("; "))
         })?;
-        match scenario.unknown_group() {
-            Some(group) => Err(wrong(text.find(&format!("\"{group}\"")).unwrap_or(0), no_group(&group))),
-            None => Ok(scenario),
+        match scenario.check() {
+            Ok(()) => Ok(scenario),
+            Err(problem) => Err(wrong(problem.offset(text), problem.to_string())),
+        }
+    }
+
+    /// Reads a scenario as JSON, as a saved finding holds it; `file` names it in errors.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its line and column where the JSON itself is.
+    pub fn parse_json(text: &str, file: &Path) -> Result<Self, ScenarioError> {
+        let wrong =
+            |line, column, message| ScenarioError::Wrong { file: file.display().to_string(), line, column, message };
+        let scenario: Self = serde_json::from_str(text)
+            .map_err(|error| wrong(error.line(), error.column().max(1), error.to_string()))?;
+        scenario.check().map_err(|problem| wrong(1, 1, problem.to_string()))?;
+        Ok(scenario)
+    }
+
+    /// Reads a scenario from a file: JSON if it is called so, else TOML.
+    ///
+    /// # Errors
+    /// The file cannot be read, is no text, is larger than 4 MiB, or is wrong.
+    pub fn read(file: &Path) -> Result<Self, ScenarioError> {
+        let unreadable = |source| ScenarioError::Unreadable { file: file.display().to_string(), source };
+        let mut text = String::new();
+        let most = MAX_FILE + 1;
+        std::fs::File::open(file)
+            .and_then(|open| open.take(most).read_to_string(&mut text))
+            .map_err(unreadable)
+            .and_then(|read| match read as u64 == most {
+                true => Err(unreadable(std::io::Error::other("it is larger than 4 MiB"))),
+                false => Ok(()),
+            })?;
+        match file.extension().is_some_and(|extension| extension == "json") {
+            true => Self::parse_json(&text, file),
+            false => Self::parse(&text, file),
         }
     }
 
@@ -358,19 +415,13 @@ impl Scenario {
     pub fn valid_settings(&self) -> Settings {
         self.settings.clone().validate().unwrap_or_default()
     }
-
-    fn unknown_group(&self) -> Option<String> {
-        let of_faults = self.faults.iter().filter_map(|fault| fault.group.as_ref());
-        let of_dead_letters = self.expect.dead_letters.iter().flat_map(|expected| &expected.groups);
-        let named = of_faults.chain(of_dead_letters).chain(self.expect.groups.keys());
-        let is_known = |name: &String| self.hosts.iter().any(|group| group.group == *name);
-        let mut unknown = named.filter(|name| !is_known(name));
-        unknown.next().cloned()
-    }
 }
 
-fn no_group(group: &str) -> String {
-    format!("no group of hosts is called {group:?}")
+impl HostGroup {
+    /// How long an answer usually takes.
+    pub(crate) fn usual_latency(&self) -> Span {
+        self.latency_quantiles.map_or(self.latency, |quantiles| quantiles.p50)
+    }
 }
 
 fn pve() -> InstanceType {
@@ -461,6 +512,53 @@ mod tests {
         assert_eq!(rate, "file.toml:8:8: a rate is between 0 and 1, and this is 1.5");
         let group = error(&fault("kind = \"hang\"\ngroup = \"b\""));
         assert_eq!(group, "file.toml:8:9: no group of hosts is called \"b\"");
+    }
+
+    #[test]
+    fn every_slip_of_the_pen_gets_one_line_that_says_where() {
+        let head = format!("name = \"b\"\nduration = \"1m\"\n{HOSTS}");
+        let fault = |line: &str| format!("{head}[[faults]]\nkind = \"hang\"\nfrom = \"1s\"\n{line}\n");
+        let host = |line: &str| format!("name = \"b\"\nduration = \"1m\"\n[[hosts]]\n{line}\n");
+        let wrong = [
+            (String::new(), "file.toml:1:1: missing field `name`"),
+            ("name = \"b\"\nduration = \"0s\"\n".to_owned() + HOSTS, "file.toml:2:12: the duration is no time at all"),
+            ("name = \"b\"\nduration = \"9000h\"\n".to_owned() + HOSTS, "file.toml:2:12: 9000h is longer than a year"),
+            (
+                "name = \"b\"\nduration = 60\n".to_owned() + HOSTS,
+                "file.toml:2:12: invalid type: integer `60`, expected a span",
+            ),
+            (host("group = \"a\"\ncount = -1"), "file.toml:5:9: invalid value: integer `-1`, expected u32"),
+            (host("group = \"a\"\ncount = 0"), "file.toml:5:9: a group has 1 to 1000000 hosts, and this one 0"),
+            (host("group = \"a\"\ncount = 4000000000"), "file.toml:5:9: a group has 1 to 1000000 hosts"),
+            (host("group = \"\"\ncount = 1"), "file.toml:4:9: a group needs a name"),
+            (format!("{head}{HOSTS}"), "file.toml:7:9: two groups of hosts are called \"a\""),
+            (fault("for = \"1s\"\nrate = nan"), "file.toml:10:8: a rate is between 0 and 1, and this is NaN"),
+            (fault("for = \"1s\"\nrate = -0.5"), "file.toml:10:8: a rate is between 0 and 1, and this is -0.5"),
+            (fault("for = \"-1s\""), "file.toml:9:7: "),
+            (fault("for = \"0s\""), "file.toml:9:7: a fault lasts some time"),
+            (fault("for = \"1s\"\ngroup = \"b\""), "file.toml:10:9: no group of hosts is called \"b\""),
+            (fault("for = \"1s\"\nby = \"1h\""), "file.toml:10:6: only clock_ahead and clock_behind have a `by`"),
+            (fault("for = \"1s\"\nflapping = \"0s\""), "file.toml:10:12: a period is at least 1ms"),
+            (
+                format!("{head}[expect.groups.b]\nrecovers = true\n"),
+                "file.toml:6:16: no group of hosts is called \"b\"",
+            ),
+            (
+                format!("{head}[[operators]]\naction = \"pause\"\nuntil = \"1m\"\nevery = \"0s\"\n"),
+                "file.toml:9:9: an operator waits at least 100ms in between",
+            ),
+            (
+                host(
+                    "group = \"a\"\ncount = 1\nlatencyQuantiles = { p50 = \"2s\", p90 = \"1s\", p99 = \"3s\", max = \"4s\" }",
+                ),
+                "file.toml:6:20: the quantiles of a latency rise",
+            ),
+        ];
+        for (text, start) in wrong {
+            let said = error(&text);
+            assert!(said.starts_with(start), "{said}\nand not {start}");
+            assert_eq!(said.lines().count(), 1, "{said}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use pulse::engine::{
 use pulse::runtime::{Clock, Driver, Handle, PollCost, PollReport, PollRequest, Subscriber, TokioClock, Transport};
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::SteppedClock;
 use crate::host::Host;
 use crate::operators::{Operators, Request};
 use crate::run::{Report, RunOptions, longest_penalty, run};
@@ -108,7 +109,8 @@ async fn drive(scenario: &Scenario, seed: u64, policy: Policy) -> Trace {
     };
     let engine = Engine::with_policy(scenario.valid_settings(), policy, seed, Timestamp::ZERO);
     let transport = SimulatedHosts { world: Arc::clone(&world), clock: Arc::clone(&clock) };
-    let (driver, handle) = Driver::new(engine, Arc::clone(&clock), Arc::new(transport));
+    let stepped = Arc::new(SteppedClock::new(Arc::clone(&clock), scenario));
+    let (driver, handle) = Driver::new(engine, stepped, Arc::new(transport));
     let trace = Arc::new(Mutex::new(Trace::new(false)));
     let stop = CancellationToken::new();
     let driver = driver.subscribe(Tracer(Arc::clone(&trace))).run(stop.clone());

@@ -29,6 +29,9 @@ const FAULTS: [FaultKind; 17] = [
     FaultKind::Crash,
 ];
 
+/// Faults that were thought of later: they are drawn from a stream of their own, so that each seed keeps its world.
+const LATER_FAULTS: [FaultKind; 3] = [FaultKind::TruncatedAnswer, FaultKind::ClockAhead, FaultKind::ClockBehind];
+
 const ACTIONS: [Action; 10] = [
     Action::ResetBreaker,
     Action::RetryDeadLetter,
@@ -52,8 +55,10 @@ pub fn swarm(seed: u64) -> Scenario {
     let groups = 1 + draws.below(3);
     let hosts = (0..groups).map(|number| group(number, &mut draws)).collect();
     let faults = FAULTS.into_iter().filter(|_| draws.below(4) == 0).collect::<Vec<_>>();
+    let mut later = Stream::new(seed, "swarm", "later");
+    let later_faults = LATER_FAULTS.into_iter().filter(|_| later.below(4) == 0).collect::<Vec<_>>();
     let actions = ACTIONS.into_iter().filter(|_| draws.below(4) == 0).collect::<Vec<_>>();
-    Scenario {
+    let mut scenario = Scenario {
         name: "swarm".to_owned(),
         description: String::new(),
         warm_up: Span::default(),
@@ -63,7 +68,9 @@ pub fn swarm(seed: u64) -> Scenario {
         faults: faults.into_iter().map(|kind| fault(kind, minutes, &mut draws)).collect(),
         operators: actions.into_iter().map(|action| operator(action, minutes, &mut draws)).collect(),
         expect: Expect { liveness: true, ..Expect::default() },
-    }
+    };
+    scenario.faults.extend(later_faults.into_iter().map(|kind| fault(kind, minutes, &mut later)));
+    scenario
 }
 
 fn group(number: u64, draws: &mut Stream) -> HostGroup {
@@ -78,6 +85,7 @@ fn group(number: u64, draws: &mut Stream) -> HostGroup {
         latency: Span(Millis::new(1 + draws.below(2_000))),
         latency_jitter: Rate::clamped(0.3),
         heavy_tail: Rate::clamped(draws.below(3) as f64 * 0.02),
+        latency_quantiles: None,
         changes_every: (draws.below(2) == 0).then(|| Span(Millis::from_secs(5 + draws.below(600)))),
         per_machine: 1 + draws.below(8) as u32,
         interval: (draws.below(5) == 0).then(|| Span(Millis::from_secs(5 + draws.below(120)))),
@@ -106,6 +114,7 @@ fn fault(kind: FaultKind, minutes: u64, draws: &mut Stream) -> Fault {
         lasts: Span(Millis::from_secs(1 + draws.below(minutes * 60 - from))),
         rate: Rate::clamped((1 + draws.below(10)) as f64 / 10.0),
         flapping: (draws.below(3) == 0).then(|| Span(Millis::from_secs(2 + draws.below(60)))),
+        by: None,
     }
 }
 

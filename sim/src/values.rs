@@ -11,10 +11,29 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub Millis);
 
+/// A year: longer spans are slips of the pen, and sums of them stay far from the end of time.
+const LONGEST: Millis = Millis::from_mins(366 * 24 * 60);
+
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        parse_span(&text).map(Self).map_err(D::Error::custom)
+        struct Written;
+
+        impl serde::de::Visitor<'_> for Written {
+            type Value = Span;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a span of time such as \"750ms\", \"10s\" or \"5m\"")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Span, E> {
+                match parse_span(text).map_err(E::custom)? {
+                    span if span > LONGEST => Err(E::custom(format!("{text} is longer than a year"))),
+                    span => Ok(Span(span)),
+                }
+            }
+        }
+
+        deserializer.deserialize_str(Written)
     }
 }
 
@@ -71,9 +90,78 @@ impl<'de> Deserialize<'de> for Rate {
     }
 }
 
+/// How long answers take, as a histogram of a real fleet tells it: between two of these, each time is as likely.
+///
+/// The tail may be as heavy as the last two say; no other shape is assumed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Quantiles {
+    /// The shortest.
+    pub min: Span,
+    /// Half of the answers are quicker.
+    pub p50: Span,
+    /// Nine of ten.
+    pub p90: Span,
+    /// 99 of 100.
+    pub p99: Span,
+    /// The longest.
+    pub max: Span,
+}
+
+impl Quantiles {
+    /// The time of an answer, given a draw.
+    pub fn at(self, draw: u32) -> Millis {
+        // Whole numbers, so that every machine draws the same.
+        let steps = [(0, self.min), (500, self.p50), (900, self.p90), (990, self.p99), (1_000, self.max)];
+        let permille_fraction = u128::from(draw) * 1_000;
+        let place = |permille: u64| u128::from(permille) << 32;
+        let pair = steps.windows(2).find(|pair| permille_fraction < place(pair[1].0));
+        let Some([(from, low), (to, high)]) = pair.and_then(|pair| <[_; 2]>::try_from(pair).ok()) else {
+            return self.max.0;
+        };
+        let (low, high) = (u128::from(low.0.get()), u128::from(high.0.get()));
+        let above = (high - low) * (permille_fraction - place(from)) / (place(to) - place(from));
+        Millis::new(u64::try_from(low + above).unwrap_or(u64::MAX)).max(Millis::new(1))
+    }
+}
+
+impl<'de> Deserialize<'de> for Quantiles {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase", deny_unknown_fields)]
+        struct Written {
+            min: Option<Span>,
+            p50: Span,
+            p90: Span,
+            p99: Span,
+            max: Span,
+        }
+        let Written { min, p50, p90, p99, max } = Written::deserialize(deserializer)?;
+        let min = min.unwrap_or(Span(Millis::new(p50.0.get() / 2)));
+        match [min, p50, p90, p99, max].is_sorted() {
+            true => Ok(Self { min, p50, p90, p99, max }),
+            false => Err(D::Error::custom("the quantiles of a latency rise: min, p50, p90, p99, max")),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn quantiles_are_kept_by_what_is_drawn_from_them() {
+        let span = |millis| Span(Millis::new(millis));
+        let quantiles =
+            Quantiles { min: span(50), p50: span(100), p90: span(300), p99: span(2_000), max: span(30_000) };
+        let mut drawn: Vec<u64> = (0..10_000_u32).map(|n| quantiles.at(n * 429_496).get()).collect();
+        drawn.sort_unstable();
+        let near = |place: usize, wanted: u64| assert!(drawn[place].abs_diff(wanted) <= wanted / 50, "{place}");
+        for (place, wanted) in [(0, 50), (5_000, 100), (9_000, 300), (9_900, 2_000), (9_999, 30_000)] {
+            near(place, wanted);
+        }
+        assert!(quantiles.at(u32::MAX) <= Millis::new(30_000));
+    }
 
     #[test]
     fn a_rate_hits_as_often_as_it_says() {

@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::host::{Host, is_active};
 use crate::judge::Judge;
 use crate::operators::{Operators, Request};
-use crate::run::RunOptions;
+use crate::report::Recorder;
+use crate::run::{RunOptions, longest_run};
 use crate::scenario::{FaultKind, Scenario};
 use crate::trace::Trace;
 use crate::violation::Rule;
@@ -71,6 +72,8 @@ pub(crate) struct World<'a> {
     crashes: Vec<Timestamp>,
     pub(crate) judge: Judge,
     pub(crate) trace: Trace,
+    /// Hears everything for a report, if one is wanted.
+    pub(crate) recorder: Option<Recorder>,
     pub(crate) steps: u64,
     pub(crate) polls: u64,
     pub(crate) deepest_queue: u32,
@@ -82,7 +85,7 @@ pub(crate) struct World<'a> {
 
 impl<'a> World<'a> {
     pub(crate) fn new(scenario: &'a Scenario, seed: u64, options: RunOptions) -> Self {
-        let RunOptions { policy, keep_trace, keep_ages } = options;
+        let RunOptions { policy, keep_trace, keep_ages, record } = options;
         let settings = scenario.valid_settings();
         let hosts = Host::all(scenario, seed);
         let keys: Vec<_> = hosts.iter().map(|host| host.key.clone()).collect();
@@ -90,6 +93,9 @@ impl<'a> World<'a> {
         let crashes = scenario.faults.iter().filter(|fault| fault.kind == FaultKind::Crash);
         let mut crashes: Vec<_> = crashes.map(|fault| Timestamp::ZERO + fault.from.0).collect();
         crashes.sort_unstable();
+        let group_of = |host: &'_ Host| scenario.hosts[host.group].group.as_str();
+        let recorder =
+            record.then(|| Recorder::new(hosts.iter().map(|host| (&host.key, group_of(host))), longest_run(scenario)));
         Self {
             engine: Engine::with_policy(settings.clone(), policy.make(), seed, Timestamp::ZERO),
             judge: Judge::new(&keys, settings.clone(), warm_up, keep_ages),
@@ -109,6 +115,7 @@ impl<'a> World<'a> {
             answers: BTreeMap::new(),
             cancellable: BTreeMap::new(),
             crashes,
+            recorder,
             trace: Trace::new(keep_trace),
             steps: 0,
             polls: 0,
@@ -140,6 +147,9 @@ impl<'a> World<'a> {
     /// Ends every fault and undoes what operators did, then lets `span` pass.
     pub(crate) fn calm_down(&mut self, span: Millis) {
         self.calm = true;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.calmed_down(self.now);
+        }
         self.operators.stop();
         self.enlisted = (0..self.hosts.len()).collect();
         self.replace_settings(self.scenario.valid_settings());
@@ -212,6 +222,9 @@ impl<'a> World<'a> {
     }
 
     fn serve(&mut self, request: Request) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.asked(self.now, &request);
+        }
         match request {
             Request::Command(command) => self.command(command),
             Request::ToggleAdaptive => {
@@ -265,6 +278,9 @@ impl<'a> World<'a> {
         self.by_id.clear();
         self.verify_cap = self.settings.max_in_flight;
         self.judge.restarted(self.settings.clone());
+        if let Some(recorder) = &mut self.recorder {
+            recorder.restarted(self.now);
+        }
         self.send_inventory();
     }
 
@@ -282,12 +298,18 @@ impl<'a> World<'a> {
                 }
                 Effect::Event(event) => {
                     self.trace.take(&event);
+                    if let Some(recorder) = &mut self.recorder {
+                        recorder.hear(&event);
+                    }
                     self.note_detection(&event);
                 }
             }
         }
         self.effects = effects;
         self.judge.stepped();
+        if let Some(recorder) = &mut self.recorder {
+            recorder.stepped(self.now, self.engine.queue_depth());
+        }
         self.steps += 1;
         self.check();
     }

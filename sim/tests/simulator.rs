@@ -46,6 +46,34 @@ fn the_daemons_driver_gives_the_same_events_as_the_simulators_loop() {
 }
 
 #[test]
+fn a_wall_clock_that_is_set_changes_nothing_for_the_daemon() {
+    let calm = for_minutes("flapping", 8);
+    let mut calm = Scenario { expect: sim::Expect::default(), ..calm };
+    let trace = |scenario: &Scenario| {
+        let report = run_stack(scenario, 3, RunOptions::default());
+        assert!(report.passed(), "{:?}", report.violations);
+        report.trace_hash
+    };
+    let before = trace(&calm);
+    for kind in [sim::FaultKind::ClockAhead, sim::FaultKind::ClockBehind] {
+        let like = calm.faults[0].clone();
+        calm.faults.push(sim::Fault { kind, group: None, flapping: None, by: None, ..like });
+    }
+    assert_eq!(trace(&calm), before);
+}
+
+#[test]
+fn a_run_that_is_recorded_is_the_run_that_is_not() {
+    for seed in 1..=20 {
+        let scenario = swarm(seed);
+        let bare = run(&scenario, seed, RunOptions::default());
+        let recorded = run(&scenario, seed, RunOptions { record: true, ..RunOptions::default() });
+        assert_eq!(bare.trace_hash, recorded.trace_hash, "seed {seed}");
+        assert!(recorded.recording.is_some() && bare.recording.is_none());
+    }
+}
+
+#[test]
 fn both_documented_scenarios_pass_for_many_seeds() {
     for seed in 1..=25 {
         for scenario in [named("integration"), for_minutes("soak", 4)] {

@@ -1,14 +1,14 @@
-//! `sim diff`: the first effect in which two runs differ.
+//! `sim diff`: the first event in which two runs differ.
 
 use clap::Args;
 use sim::RunOptions;
 
 use super::{Failed, scenario};
 
-/// Effects shown before the first that differs.
+/// Events shown before the first that differs.
 const CONTEXT: usize = 3;
 
-/// Shows the first effect in which two runs differ. A run is SCENARIO:SEED, or a trace that `sim run --trace` wrote.
+/// Shows the first event in which two runs differ. A run is SCENARIO:SEED, or a trace that `sim run --trace` wrote.
 #[derive(Debug, Args)]
 pub(super) struct Diff {
     /// One run.
@@ -21,7 +21,7 @@ impl Diff {
     pub(super) fn run(self) -> Result<(), Failed> {
         let (a, b) = (lines(&self.a)?, lines(&self.b)?);
         let Some(first) = (0..a.len().max(b.len())).find(|index| a.get(*index) != b.get(*index)) else {
-            println!("no difference in {} effects", a.len());
+            println!("no difference in {} events", a.len());
             return Ok(());
         };
         for line in &a[first.saturating_sub(CONTEXT)..first] {
@@ -30,7 +30,7 @@ impl Diff {
         let end = "(the run has ended)".to_owned();
         println!("- {}", a.get(first).unwrap_or(&end));
         println!("+ {}", b.get(first).unwrap_or(&end));
-        println!("effect {} of {} and {}", first + 1, a.len(), b.len());
+        println!("event {} of {} and {}", first + 1, a.len(), b.len());
         Err(Failed::Broken)
     }
 }

@@ -1,6 +1,6 @@
 //! `sim farm`: many seeds of many scenarios on all cores, and which rare states were never reached.
 
-use std::path::PathBuf;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,56 +8,56 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use pulse::engine::Millis;
-use sim::{BUILTIN, Report, RunOptions, SOMETIMES};
+use sim::{BUILTIN, RunOptions};
 
-use super::output::{Timed, print_violations, write_junit};
-use super::single::span;
+use super::harvest::Harvest;
+use super::output::{Timed, write_junit, write_page};
+use super::single::{Outputs, compare_traces, span};
 use super::stopwatch::Stopwatch;
 use super::{Failed, scenario};
 
-/// Broken runs that are told in full.
-const TOLD: usize = 10;
+/// Seeds of each scenario if neither a number nor a time is asked for.
+const SEEDS: u64 = 100;
 
-/// Runs many seeds.
+/// Runs many seeds of many scenarios, on all cores.
 #[derive(Debug, Args)]
 pub(super) struct Farm {
-    /// Which scenarios; every built-in one and swarm if none is named.
+    /// Which scenarios: built-in names, swarm, TOML files [default: every built-in one and swarm]
     scenarios: Vec<String>,
 
-    /// How many seeds of each.
-    #[arg(long, default_value_t = 100)]
-    seeds: u64,
+    /// How many seeds of each [default: 100, or as many as there is time for]
+    #[arg(long)]
+    seeds: Option<NonZeroU64>,
 
-    /// The first seed.
+    /// The first seed
     #[arg(long, default_value_t = 1)]
     from: u64,
 
     /// How many runs at once [default: one for each core]
     #[arg(long)]
-    jobs: Option<usize>,
+    jobs: Option<NonZeroUsize>,
 
-    /// Stop after this time, whatever is left: 60s, 10m.
-    #[arg(long = "for", value_parser = span)]
+    /// Stop after this time, whatever is left: 60s, 10m
+    #[arg(long = "for", value_name = "TIME", value_parser = span)]
     time: Option<Millis>,
 
-    /// Print JSON.
+    /// Make every run twice and compare the traces
     #[arg(long)]
-    json: bool,
+    check: bool,
 
-    /// Write JUnit XML of the broken runs.
-    #[arg(long, value_name = "FILE")]
-    junit: Option<PathBuf>,
+    #[command(flatten)]
+    outputs: Outputs,
 }
 
-/// What all runs together came to.
-#[derive(Debug, Default)]
-struct Harvest {
-    runs: u64,
-    events: u64,
-    polls: u64,
-    virtual_seconds: f64,
-    sometimes: [u64; SOMETIMES.len()],
-    broken: Vec<Timed>,
+/// What the threads of one farm share.
+struct Field<'a> {
+    names: &'a [String],
+    total: u64,
+    next: AtomicU64,
+    stop: AtomicBool,
+    harvest: Mutex<Harvest>,
+    bar: ProgressBar,
+    watch: Stopwatch,
 }
 
 impl Farm {
@@ -66,24 +66,31 @@ impl Farm {
         for name in &names {
             scenario(name, self.from)?;
         }
-        let total = self.seeds * names.len() as u64;
-        let bar = self.progress_bar(total);
-        let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
-        let harvest = Mutex::new(Harvest::default());
-        let watch = Stopwatch::start();
-        let jobs = self.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        let seeds = match (self.seeds, self.time) {
+            (Some(seeds), _) => seeds.get(),
+            (None, None) => SEEDS,
+            (None, Some(_)) => u64::MAX,
+        };
+        let total = seeds.saturating_mul(names.len() as u64);
+        let field = Field {
+            names: &names,
+            total,
+            next: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+            harvest: Mutex::default(),
+            bar: self.progress_bar(total),
+            watch: Stopwatch::start(),
+        };
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         std::thread::scope(|scope| {
-            for _ in 0..jobs.max(1) {
-                scope.spawn(|| self.work(&names, total, &next, &stop, &harvest, &bar, watch));
+            for _ in 0..self.jobs.map_or_else(cores, usize::from) {
+                scope.spawn(|| self.work(&field));
             }
         });
-        bar.finish_and_clear();
-        let harvest = harvest.into_inner().unwrap_or_default();
-        self.tell(&harvest, watch.elapsed())?;
-        match harvest.broken.is_empty() {
-            true => Ok(()),
-            false => Err(Failed::Broken),
-        }
+        field.bar.finish_and_clear();
+        let mut harvest = field.harvest.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        harvest.sort();
+        self.tell(&harvest, field.watch.elapsed())
     }
 
     fn names(&self) -> Vec<String> {
@@ -93,93 +100,64 @@ impl Farm {
         }
     }
 
+    /// Runs of those that were asked for, or seconds of the time that there is.
     fn progress_bar(&self, total: u64) -> ProgressBar {
-        if self.json {
+        if self.outputs.json {
             return ProgressBar::hidden();
         }
-        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} runs, {per_sec}, {eta} left");
-        ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        let (length, template) = match self.time {
+            Some(time) => (time.get() / 1_000, "{bar:40} {pos} of {len} s, {msg}"),
+            None => (total, "{bar:40} {pos}/{len} runs, {per_sec}, {eta} left, {msg}"),
+        };
+        let style = ProgressStyle::with_template(template);
+        ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what the threads of one farm share, borrowed for its length")]
-    fn work(
-        &self,
-        names: &[String],
-        total: u64,
-        next: &AtomicU64,
-        stop: &AtomicBool,
-        harvest: &Mutex<Harvest>,
-        bar: &ProgressBar,
-        watch: Stopwatch,
-    ) {
-        while !stop.load(Ordering::Relaxed) {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            if number >= total {
+    fn work(&self, field: &Field<'_>) {
+        while !field.stop.load(Ordering::Relaxed) {
+            let number = field.next.fetch_add(1, Ordering::Relaxed);
+            if number >= field.total {
                 return;
             }
             // Seeds come one after the other and scenarios in turn, so that a short farm sees all of them.
-            let (seed, name) = (self.from + number / names.len() as u64, &names[number as usize % names.len()]);
+            let many = field.names.len() as u64;
+            let (seed, name) = (self.from.wrapping_add(number / many), &field.names[(number % many) as usize]);
             let Ok(scenario) = scenario(name, seed) else { return };
             let begun = Stopwatch::start();
             let report = sim::run(&scenario, seed, RunOptions::default());
-            if let Ok(mut harvest) = harvest.lock() {
-                harvest.add(Timed { source: name.clone(), report, took: begun.elapsed() });
+            let mut timed = Timed { source: name.clone(), report, took: begun.elapsed(), options: String::new() };
+            if self.check {
+                compare_traces(&mut timed.report, &sim::run(&scenario, seed, RunOptions::default()));
             }
-            bar.inc(1);
-            if self.time.is_some_and(|time| watch.elapsed() >= Duration::from(time)) {
-                stop.store(true, Ordering::Relaxed);
+            if let Ok(mut harvest) = field.harvest.lock() {
+                harvest.add(&timed);
+                field.bar.set_message(harvest.progress());
+            }
+            let elapsed = field.watch.elapsed();
+            match self.time.map(Duration::from) {
+                None => field.bar.inc(1),
+                Some(time) => {
+                    field.bar.set_position(elapsed.as_secs());
+                    field.stop.fetch_or(elapsed >= time, Ordering::Relaxed);
+                }
             }
         }
     }
 
     fn tell(&self, harvest: &Harvest, took: Duration) -> Result<(), Failed> {
-        if let Some(file) = &self.junit {
-            write_junit(file, &harvest.broken)?;
+        if let Some(file) = &self.outputs.junit {
+            write_junit(file, harvest.broken())?;
         }
-        let reached: Vec<(&str, u64)> = SOMETIMES.into_iter().zip(harvest.sometimes).collect();
-        let never: Vec<&str> = reached.iter().filter(|(_, count)| *count == 0).map(|(state, _)| *state).collect();
-        if self.json {
-            let broken: Vec<_> = harvest.broken.iter().map(Timed::to_json).collect();
-            let summary = serde_json::json!({
-                "runs": harvest.runs, "events": harvest.events, "polls": harvest.polls,
-                "virtualSeconds": harvest.virtual_seconds, "wallSeconds": took.as_secs_f64(),
-                "broken": broken, "neverReached": never,
-            });
-            println!("{summary:#}");
-            return Ok(());
+        if let Some(file) = &self.outputs.report {
+            write_page(file, &harvest.page("A farm", took)?)?;
         }
-        for timed in harvest.broken.iter().take(TOLD) {
-            print_violations(timed);
+        match self.outputs.json {
+            true => println!("{:#}", harvest.to_json(took)),
+            false => harvest.print(took),
         }
-        println!(
-            "{} runs, {} broken; {} polls in {:.0} virtual hours; {:.1} s, {:.1} M events/s",
-            harvest.runs,
-            harvest.broken.len(),
-            harvest.polls,
-            harvest.virtual_seconds / 3_600.0,
-            took.as_secs_f64(),
-            harvest.events as f64 / took.as_secs_f64() / 1e6,
-        );
-        match never.is_empty() {
-            true => println!("every rare state was reached"),
-            false => println!("never reached: {}", never.join(", ")),
-        }
-        Ok(())
-    }
-}
-
-impl Harvest {
-    fn add(&mut self, timed: Timed) {
-        let report: &Report = &timed.report;
-        self.runs += 1;
-        self.events += report.events;
-        self.polls += report.polls;
-        self.virtual_seconds += report.virtual_seconds;
-        for (sum, count) in self.sometimes.iter_mut().zip(report.sometimes) {
-            *sum += count;
-        }
-        if !report.passed() {
-            self.broken.push(timed);
+        match harvest.is_broken() {
+            false => Ok(()),
+            true => Err(Failed::Broken),
         }
     }
 }

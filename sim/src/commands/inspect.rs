@@ -4,24 +4,37 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
+use sim::report::run_page;
 use sim::{BUILTIN, RunOptions, Scenario};
 
-use super::output::{Timed, print_table, verdict};
-use super::stopwatch::Stopwatch;
+use super::output::{print_table, verdict, write_file, write_page};
+use super::single::Variation;
 use super::{Failed, scenario};
 
-/// Makes a run again: SCENARIO SEED, or the file that `sim shrink --save` wrote.
+/// Makes a run again.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sim replay soak 7 --trace     the scenario soak with seed 7, every event
+  sim replay 4711               the swarm of seed 4711
+  sim replay found.json         what `sim shrink --save found.json` wrote")]
 pub(super) struct Replay {
-    /// A scenario, or a saved finding.
+    /// A scenario, a saved finding, or the seed of a swarm
     scenario: String,
 
-    /// The seed; a saved finding has its own.
+    /// The seed [default: 1; a saved finding has its own]
     seed: Option<u64>,
 
-    /// Print every effect of the engine.
+    /// Print every event: milliseconds, and the event as JSON
     #[arg(long)]
     trace: bool,
+
+    #[command(flatten)]
+    variation: Variation,
+
+    /// Write a page about the run: hosts, queue, staleness and poll rate over time
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
 }
 
 /// A finding as it is saved.
@@ -33,19 +46,36 @@ struct Finding {
 
 impl Replay {
     pub(super) fn run(self) -> Result<(), Failed> {
-        let finding = match self.seed {
-            Some(seed) => Finding { seed, scenario: scenario(&self.scenario, seed)? },
-            None => saved(&self.scenario)?,
-        };
-        let watch = Stopwatch::start();
-        let options = RunOptions { keep_trace: self.trace, ..RunOptions::default() };
-        let mut report = sim::run(&finding.scenario, finding.seed, options);
-        for line in std::mem::take(&mut report.trace) {
+        let mut finding = self.finding()?;
+        self.variation.apply(&mut finding.scenario);
+        let options = RunOptions { keep_trace: self.trace, record: self.report.is_some(), ..RunOptions::default() };
+        // A seed alone is that of a swarm.
+        let source = if self.is_seed() { "swarm" } else { self.scenario.as_str() };
+        let mut timed = self.variation.drive(source, &finding.scenario, finding.seed, options);
+        for line in std::mem::take(&mut timed.report.trace) {
             println!("{line}");
         }
-        let reports = [Timed { source: self.scenario, report, took: watch.elapsed() }];
+        if let Some(file) = &self.report {
+            write_page(file, &run_page(&finding.scenario, &timed.report, &timed.replay_command(), timed.took))?;
+        }
+        let reports = [timed];
         print_table(&reports);
         verdict(&reports)
+    }
+
+    fn is_seed(&self) -> bool {
+        self.seed.is_none() && self.scenario.parse::<u64>().is_ok()
+    }
+
+    fn finding(&self) -> Result<Finding, Failed> {
+        match (self.seed, self.scenario.parse()) {
+            (None, Ok(seed)) => Ok(Finding { seed, scenario: sim::swarm(seed) }),
+            (None, _) if self.scenario.ends_with(".json") => saved(&self.scenario),
+            (seed, _) => {
+                let seed = seed.unwrap_or(1);
+                Ok(Finding { seed, scenario: scenario(&self.scenario, seed)? })
+            }
+        }
     }
 }
 
@@ -87,8 +117,7 @@ impl ShrinkRun {
         if let Some(file) = &self.save {
             let finding = Finding { seed: self.seed, scenario: shrunk.scenario };
             let text = serde_json::to_string_pretty(&finding).map_err(|error| Failed::Usage(error.to_string()))?;
-            std::fs::write(file, text)
-                .map_err(|error| Failed::Usage(format!("cannot write {}: {error}", file.display())))?;
+            write_file(file, &text)?;
             println!("replay it: cargo run --release --bin sim -- replay {} --trace", file.display());
         }
         Err(Failed::Broken)

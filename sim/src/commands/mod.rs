@@ -3,6 +3,7 @@
 mod compare;
 mod diff;
 mod farm;
+mod harvest;
 mod inspect;
 mod output;
 mod single;
@@ -18,9 +19,10 @@ const HELP: &str = "\
 Examples:
   sim                                     both documented scenarios and a short swarm
   sim run soak --seed 7 --duration 240m   one run
+  sim run mass-outage --report page.html  one run, and a page to look at
   sim run my-fleet.toml --check           a scenario of your own, made twice and compared
   sim farm --seeds 10000 --for 60s        many seeds of every scenario, on all cores
-  sim replay swarm 4711 --trace           once more, with every effect
+  sim replay swarm 4711 --trace           once more, with every event
   sim shrink swarm 4711                   the same fault in a smaller world
   sim compare                             the default interval policy against the classic one
 
@@ -31,10 +33,13 @@ Exit codes:
 
 /// Runs the scheduler of Pulse in seeded worlds and holds it to its rules.
 #[derive(Debug, Parser)]
-#[command(name = "sim", version, after_help = HELP)]
+#[command(name = "sim", version, after_help = HELP, args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
+
+    #[command(flatten)]
+    outputs: single::Outputs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -64,8 +69,9 @@ impl From<ScenarioError> for Failed {
 }
 
 pub(crate) fn main() -> ExitCode {
-    let done = match Cli::parse().command {
-        None => single::everything(),
+    let Cli { command, outputs } = Cli::parse();
+    let done = match command {
+        None => single::everything(&outputs),
         Some(Command::Run(command)) => command.run(),
         Some(Command::Farm(command)) => command.run(),
         Some(Command::Replay(command)) => command.run(),
@@ -92,10 +98,5 @@ fn scenario(name: &str, seed: u64) -> Result<Scenario, Failed> {
     if let Some(scenario) = sim::builtin(name) {
         return Ok(scenario);
     }
-    let text =
-        std::fs::read_to_string(name).map_err(|source| ScenarioError::Unreadable { file: name.to_owned(), source })?;
-    match name.ends_with(".json") {
-        true => serde_json::from_str(&text).map_err(|error| Failed::Usage(format!("{name}: {error}"))),
-        false => Ok(Scenario::parse(&text, Path::new(name))?),
-    }
+    Ok(Scenario::read(Path::new(name))?)
 }

@@ -8,6 +8,7 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use serde_json::{Value, json};
 use sim::Report;
+use sim::report::Page;
 
 use super::Failed;
 
@@ -18,14 +19,16 @@ pub(super) struct Timed {
     pub(super) source: String,
     pub(super) report: Report,
     pub(super) took: Duration,
+    /// Options that belong to the run: another duration, another driver.
+    pub(super) options: String,
 }
 
 impl Timed {
     /// The command that makes the run again.
-    fn replay_command(&self) -> String {
+    pub(super) fn replay_command(&self) -> String {
         // A saved finding has its own seed.
         let seed = if self.source.ends_with(".json") { String::new() } else { format!("{} ", self.report.seed) };
-        format!("cargo run --release --bin sim -- replay {} {seed}--trace", self.source)
+        format!("cargo run --release --bin sim -- replay {} {seed}--trace{}", quoted(&self.source), self.options)
     }
 
     pub(super) fn to_json(&self) -> Value {
@@ -71,6 +74,24 @@ pub(super) fn print_violations(timed: &Timed) {
     }
 }
 
+/// A word of a command line as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:+,@".contains(c);
+    match word.chars().all(plain) && !word.is_empty() {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
+}
+
+/// Writes a page.
+pub(super) fn write_page(file: &Path, page: &Page) -> Result<(), Failed> {
+    write_file(file, &page.to_html())
+}
+
+pub(super) fn write_file(file: &Path, text: &str) -> Result<(), Failed> {
+    std::fs::write(file, text).map_err(|error| Failed::Usage(format!("cannot write {}: {error}", file.display())))
+}
+
 /// Writes reports as JUnit XML.
 pub(super) fn write_junit(file: &Path, reports: &[Timed]) -> Result<(), Failed> {
     let failures = reports.iter().filter(|timed| !timed.report.passed()).count();
@@ -88,7 +109,7 @@ pub(super) fn write_junit(file: &Path, reports: &[Timed]) -> Result<(), Failed> 
         xml.push_str("</testcase>\n");
     }
     xml.push_str("</testsuite>\n");
-    std::fs::write(file, xml).map_err(|error| Failed::Usage(format!("cannot write {}: {error}", file.display())))
+    write_file(file, &xml)
 }
 
 fn escape(text: &str) -> String {

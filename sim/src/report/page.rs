@@ -4,6 +4,7 @@ use askama::Template;
 
 use super::palette;
 use super::plot::Plot;
+use super::timeline::Timeline;
 
 /// A page that stands for itself: style and drawings are in it, and it loads nothing.
 ///
@@ -44,6 +45,8 @@ pub enum Block {
     Table(Table),
     /// Lines over time, with their figures as a table that can be opened.
     Plot(Plot),
+    /// Hosts one beneath the other.
+    Timeline(Timeline),
     /// More of it, closed at first: what it is, and what is in it.
     More(String, Vec<Block>),
 }
@@ -98,6 +101,13 @@ impl Page {
         if !section.blocks.is_empty() {
             self.sections.push(section);
         }
+        self
+    }
+
+    /// The page with the sections of another one after its own, each titled with what that one is.
+    pub fn with_all_of(mut self, other: Self) -> Self {
+        let titled = |section: Section| Section { title: format!("{}: {}", other.title, section.title), ..section };
+        self.sections.extend(other.sections.into_iter().map(titled));
         self
     }
 

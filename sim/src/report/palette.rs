@@ -39,8 +39,45 @@ pub(crate) const LINES: [Ink; 4] = [
     Ink::new(0x1A_7F37, "#3fb950"),
 ];
 
+// Strips: polls, states, and who interfered.
+pub(crate) const SUCCESS: Ink = Ink::new(0x2D_A44E, "#2ea043");
+pub(crate) const SILENT: Ink = Ink::new(0xCF_222E, "#f85149");
+pub(crate) const UNREACHABLE: Ink = Ink::new(0xD4_640A, "#f0883e");
+pub(crate) const UNTRUSTED: Ink = Ink::new(0x82_071E, "#ffaba8");
+pub(crate) const OVERLOADED: Ink = Ink::new(0xBF_8700, "#e3b341");
+pub(crate) const DENIED: Ink = Ink::new(0xBF_3989, "#f778ba");
+pub(crate) const GARBLED: Ink = Ink::new(0x05_50AE, "#79c0ff");
+pub(crate) const OPEN: Ink = Ink::new(0xFF_8182, "#b62324");
+pub(crate) const HALF_OPEN: Ink = Ink::new(0xEA_C54F, "#9e6a03");
+pub(crate) const DEAD: Ink = Ink::new(0x66_39BA, "#a371f7");
+pub(crate) const ABSENT: Ink = Ink::new(0xAF_B8C1, "#484f58");
+pub(crate) const OPERATOR: Ink = Ink::new(0x0A_3069, "#cae8ff");
+pub(crate) const VIOLATION: Ink = Ink::new(0xFF_00AA, "#ff4dd2");
+pub(crate) const FAULT: Ink = Ink::new(0xC6_9A6B, "#8a6d3b");
+
 /// Every colour, for the page's style.
-pub(crate) const ALL: [Ink; 6] = [TEXT, GRID, LINES[0], LINES[1], LINES[2], LINES[3]];
+pub(crate) const ALL: [Ink; 20] = [
+    TEXT,
+    GRID,
+    LINES[0],
+    LINES[1],
+    LINES[2],
+    LINES[3],
+    SUCCESS,
+    SILENT,
+    UNREACHABLE,
+    UNTRUSTED,
+    OVERLOADED,
+    DENIED,
+    GARBLED,
+    OPEN,
+    HALF_OPEN,
+    DEAD,
+    ABSENT,
+    OPERATOR,
+    VIOLATION,
+    FAULT,
+];
 
 /// The rules that bring the colours into a dark page.
 pub(crate) fn dark_rules() -> String {

@@ -194,13 +194,13 @@ impl Plot {
 
 /// The unit in which a span of time has round figures.
 #[derive(Clone, Copy, Debug)]
-struct TimeScale {
+pub(super) struct TimeScale {
     unit: &'static str,
     secs: f64,
 }
 
 impl TimeScale {
-    fn for_span(secs: f64) -> Self {
+    pub(super) fn for_span(secs: f64) -> Self {
         match secs {
             secs if secs <= 300.0 => Self { unit: "seconds", secs: 1.0 },
             secs if secs <= 3.0 * 3_600.0 => Self { unit: "minutes", secs: 60.0 },
@@ -213,7 +213,7 @@ impl TimeScale {
         secs / self.secs
     }
 
-    fn words(self, secs: f64) -> String {
+    pub(super) fn words(self, secs: f64) -> String {
         format!("{} {}", number(self.of(secs)), self.unit)
     }
 }
