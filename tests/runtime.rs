@@ -1,12 +1,12 @@
 //! The driver on virtual time: slots are freed whatever a poll does, and stopping leaves nothing behind.
 
 use std::future::Future;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use pulse::engine::{
-    ChangeHash, Command, CommandError, Engine, Event, FailureKind, InstanceEvent, InstanceKey, InstanceSpec, Millis,
-    Outcome, Reply, Settings, SettingsDraft, Timestamp, What,
+    ChangeHash, Command, CommandError, Engine, Event, FailureKind, InstanceEvent, InstanceHealth, InstanceKey,
+    InstanceSpec, Millis, Outcome, Reply, Settings, SettingsDraft, Timestamp, What,
 };
 use pulse::runtime::{
     Clock, Drained, Driver, Handle, PollCost, PollReport, PollRequest, Subscriber, TokioClock, Transport,
@@ -117,7 +117,7 @@ async fn a_poll_that_panics_or_hangs_frees_its_slot_and_touches_no_other() {
     let draft = SettingsDraft { max_in_flight: 2, ..SettingsDraft::default() };
     let mut rig = rig(draft, &["pve::panics", "pve::hangs", "pve::fine"]).await;
     rig.pass(Millis::from_secs(30)).await;
-    let health = rig.handle.health().await.unwrap();
+    let health = rig.handle.read(Engine::health).await.unwrap();
     let fine = health.instances.iter().find(|instance| instance.key.name() == "fine").unwrap();
     assert!(fine.last_success.is_some_and(|at| health.at - at < Millis::from_secs(15)));
     assert!(rig.failures("panics").iter().all(|kind| *kind == FailureKind::Internal));
@@ -131,7 +131,7 @@ async fn stopping_lets_polls_end_cuts_off_the_rest_and_leaves_no_task_behind() {
     let rig = rig(SettingsDraft::default(), &["pve::fine", "pve::hangs"]).await;
     while rig.alive.load(Ordering::SeqCst) < 2 {
         rig.pass(Millis::new(1)).await;
-        if rig.handle.health().await.unwrap().totals.started > 1 && rig.alive.load(Ordering::SeqCst) == 1 {
+        if rig.handle.overview().await.unwrap().totals.started > 1 && rig.alive.load(Ordering::SeqCst) == 1 {
             break;
         }
     }
@@ -142,7 +142,7 @@ async fn stopping_lets_polls_end_cuts_off_the_rest_and_leaves_no_task_behind() {
     assert!(rig.clock.now() - asked <= Millis::from_secs(30));
     assert_eq!(rig.alive.load(Ordering::SeqCst), 0);
     assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0);
-    assert!(rig.handle.health().await.is_err(), "whoever asks later is told");
+    assert!(rig.handle.overview().await.is_err(), "whoever asks later is told");
 }
 
 #[tokio::test(start_paused = true)]
@@ -159,7 +159,7 @@ async fn a_command_is_answered_and_the_next_read_sees_its_effect() {
     let key: InstanceKey = "pve::fine".parse().unwrap();
     let paused = rig.handle.command(Command::SetEnabled { key: key.clone(), enabled: false }).await.unwrap();
     assert_eq!(paused, Ok(Reply::EnabledSet { changed: true }));
-    assert_eq!(rig.handle.health().await.unwrap().queue.depth, 0);
+    assert_eq!(rig.handle.overview().await.unwrap().depth(), 0);
     assert_eq!(rig.handle.command(Command::PollNow { key }).await.unwrap(), Err(CommandError::Paused));
 }
 
@@ -169,7 +169,83 @@ async fn settings_take_effect_without_a_restart() {
     rig.pass(Millis::from_secs(15)).await;
     let off = SettingsDraft { adaptive: false, ..SettingsDraft::default() }.validate().unwrap();
     rig.handle.replace_settings(off).await.unwrap();
-    let health = rig.handle.health().await.unwrap();
+    let health = rig.handle.overview().await.unwrap();
     assert!(!health.adaptive);
     assert_eq!(health.totals.started, health.totals.succeeded + u64::from(health.in_flight.pve));
+}
+
+/// A clock on which each look at the nanoseconds shows a tenth of a millisecond more, as if every request took as long.
+struct Laborious(TokioClock, AtomicU64);
+
+impl Clock for Laborious {
+    fn now(&self) -> Timestamp {
+        self.0.now()
+    }
+
+    fn nanos(&self) -> u64 {
+        self.1.fetch_add(100_000, Ordering::SeqCst)
+    }
+
+    fn wall(&self) -> jiff::Timestamp {
+        self.0.wall()
+    }
+
+    fn sleep_until(&self, deadline: Timestamp) -> futures::future::BoxFuture<'static, ()> {
+        self.0.sleep_until(deadline)
+    }
+}
+
+/// Notes the start of a poll between the requests that were served.
+struct NoteStarts(Arc<Mutex<Vec<&'static str>>>);
+
+impl Subscriber<String> for NoteStarts {
+    fn event(&mut self, event: &Event, _key: Option<&InstanceKey>) {
+        if let What::Instance { what: InstanceEvent::PollStarted { .. }, .. } = &event.what {
+            self.0.lock().unwrap().push("poll");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+#[expect(clippy::disallowed_methods, reason = "the test itself waits for the driver's task")]
+async fn a_flood_of_requests_is_served_for_half_a_millisecond_and_then_polls_have_their_turn() {
+    let clock = Arc::new(Laborious(TokioClock::start(), AtomicU64::new(0)));
+    let transport = Scripted { clock: Arc::new(clock.0), alive: Arc::new(AtomicUsize::new(0)) };
+    let engine = Engine::new(Settings::default(), 42, clock.now());
+    let (driver, handle) = Driver::new(engine, Arc::clone(&clock), Arc::new(transport));
+    let notes: Arc<Mutex<Vec<&'static str>>> = Arc::default();
+    let stop = CancellationToken::new();
+    let driver = tokio::spawn(driver.subscribe(NoteStarts(Arc::clone(&notes))).run(stop.clone()));
+    handle.replace_inventory(vec![InstanceSpec::new("pve::fine".parse().unwrap())]).await.unwrap();
+    let due = handle.read(|engine, _| engine.next_wakeup()).await.unwrap().unwrap();
+    clock.sleep_until(due).await;
+    let read = |_| {
+        let notes = Arc::clone(&notes);
+        handle.read(move |_, _| notes.lock().unwrap().push("read"))
+    };
+    futures::future::join_all((0..60).map(read)).await;
+    stop.cancel();
+    driver.await.unwrap();
+    let notes = notes.lock().unwrap();
+    let before = notes.iter().position(|note| *note == "poll").expect("a poll is started");
+    assert!(before <= 10, "{before} of 60 requests came first");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_fleet_is_read_in_pages_that_are_sorted_and_whole() {
+    let keys: Vec<String> = (0..1_000).map(|n| format!("pve::{n:04}")).collect();
+    let rig = rig(SettingsDraft::default(), &keys.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let (mut seen, mut after, mut largest) = (Vec::new(), None, 0);
+    loop {
+        let look = |_, rows: &mut dyn Iterator<Item = InstanceHealth>| rows.map(|it| it.key).collect::<Vec<_>>();
+        let page = rig.handle.page(after, look).await.unwrap();
+        largest = largest.max(page.found.len());
+        seen.extend(page.found.iter().map(ToString::to_string));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, keys);
+    assert!(largest <= 256, "{largest} in one look");
 }

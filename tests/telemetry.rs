@@ -179,6 +179,36 @@ async fn lesson_25_series_of_a_removed_instance_go() {
     assert!(!text.contains("goes") && !text.contains("broken") && text.contains("instance=\"stays\""), "{text}");
 }
 
+#[tokio::test]
+async fn dead_letters_have_their_series_before_there_are_any() {
+    let rig = Rig::new(&["pve::fine"]);
+    let series = "pulse_monitor_dead_letters{instance_type=\"pbs\",reason=\"permanent_failure\"}";
+    assert_eq!(rig.value(series), Some(0.0));
+}
+
+#[tokio::test]
+async fn late_instances_are_named_while_they_are_late() {
+    let mut rig = Rig::new(&["pve::a", "pve::b"]);
+    rig.run(Millis::from_secs(15), ok);
+    assert_eq!(rig.value("pulse_monitor_instance_late{instance_type=\"pve\",instance=\"a\"}"), None);
+    rig.now = rig.now + Millis::from_mins(5);
+    assert_eq!(rig.value("pulse_monitor_instance_late{instance_type=\"pve\",instance=\"a\"}"), Some(1.0));
+    assert_eq!(rig.value("pulse_monitor_late_instances{instance_type=\"pve\"}"), Some(2.0));
+}
+
+#[tokio::test]
+async fn series_are_sorted_by_instance() {
+    let keys: Vec<String> = (0..50).rev().map(|n| format!("pve::{n:02}")).collect();
+    let mut rig = Rig::new(&keys.iter().map(String::as_str).collect::<Vec<_>>());
+    rig.run(Millis::from_mins(1), ok);
+    let text = rig.text();
+    for name in ["pulse_monitor_poll_total", "pulse_monitor_poll_staleness_seconds"] {
+        let series: Vec<&str> = text.lines().filter(|line| line.starts_with(&format!("{name}{{"))).collect();
+        let instances: Vec<&str> = series.iter().filter_map(|line| line.split('"').nth(3)).collect();
+        assert!(instances.len() >= 50 && instances.is_sorted(), "{name}: {instances:?}");
+    }
+}
+
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 

@@ -3,19 +3,21 @@
 //! Names and shape are a contract; what does not exist is `null`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Api;
 use super::problem::Problem;
-use crate::engine::{DeadLetterReason, ErrorRecord, InstanceHealth, InstanceType, Place, SchedulerHealth, Timestamp};
+use super::{Api, health_stream};
+use crate::engine::{DeadLetterReason, FailureKind, InstanceHealth, InstanceKey, InstanceType};
 use crate::fleet::Member;
+use crate::runtime::Calendar;
 
 /// How many dead letters are listed; `count` tells how many there are.
-const DEAD_LETTERS_LISTED: usize = 25;
+pub(super) const DEAD_LETTERS_LISTED: usize = 25;
 
 /// The state of the scheduler.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -65,15 +67,18 @@ pub struct DeadLetters {
 #[serde(rename_all = "camelCase")]
 pub struct DeadLetterTask {
     /// The instance's name.
-    pub instance: String,
+    #[schema(value_type = String)]
+    pub instance: Arc<str>,
     /// Its type.
     #[serde(rename = "type")]
-    pub kind: String,
+    #[schema(value_type = String)]
+    pub kind: InstanceType,
     /// When it is rechecked; `null` while the recheck is under way.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub next_run: Option<jiff::Timestamp>,
     /// Why it last failed.
-    pub last_error: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub last_error: Option<Arc<str>>,
     /// Failures in a row.
     pub failures: u32,
 }
@@ -83,10 +88,12 @@ pub struct DeadLetterTask {
 #[serde(rename_all = "camelCase")]
 pub struct BreakerRow {
     /// The instance's name.
-    pub instance: String,
+    #[schema(value_type = String)]
+    pub instance: Arc<str>,
     /// Its type.
     #[serde(rename = "type")]
-    pub kind: String,
+    #[schema(value_type = String)]
+    pub kind: InstanceType,
     /// `closed`, `open` or `half_open`.
     pub state: BreakerStateName,
     /// Failures in a row.
@@ -101,10 +108,12 @@ pub struct BreakerRow {
 #[serde(rename_all = "camelCase")]
 pub struct StalenessRow {
     /// The instance's name.
-    pub instance: String,
+    #[schema(value_type = String)]
+    pub instance: Arc<str>,
     /// Its type.
     #[serde(rename = "type")]
-    pub kind: String,
+    #[schema(value_type = String)]
+    pub kind: InstanceType,
     /// 0 is just seen; 1 is never, or older than the maximum interval.
     pub score: f64,
     /// When a poll last succeeded.
@@ -120,16 +129,21 @@ pub struct StalenessRow {
 #[serde(rename_all = "camelCase")]
 pub struct InstanceRow {
     /// `type::name`.
-    pub key: String,
+    #[schema(value_type = String)]
+    pub key: InstanceKey,
     /// Its type.
     #[serde(rename = "type")]
-    pub kind: String,
+    #[schema(value_type = String)]
+    pub kind: InstanceType,
     /// What operators call it.
-    pub display_name: String,
+    #[schema(value_type = String)]
+    pub display_name: Arc<str>,
     /// Its name.
-    pub instance: String,
+    #[schema(value_type = String)]
+    pub instance: Arc<str>,
     /// Where it is, free of secrets.
-    pub connection: String,
+    #[schema(value_type = String)]
+    pub connection: Arc<str>,
     /// How its polls went.
     pub poll_status: PollStatus,
     /// Its breaker.
@@ -162,9 +176,11 @@ pub struct PollError {
     #[schema(value_type = String, format = DateTime)]
     pub at: jiff::Timestamp,
     /// What happened and what to do, free of secrets.
-    pub message: String,
+    #[schema(value_type = String)]
+    pub message: Arc<str>,
     /// The kind of failure: `timeout`, `refused`, `unauthorized`, …
-    pub category: String,
+    #[schema(value_type = String)]
+    pub category: FailureKind,
 }
 
 /// The state of a breaker, by name.
@@ -233,121 +249,85 @@ pub struct DeadLetter {
         (status = 503, description = "The daemon is shutting down", body = Problem),
     )
 )]
-pub(super) async fn scheduler_health(State(api): State<Api>) -> Result<Json<HealthAnswer>, Problem> {
-    let health = api.handle.health().await?;
-    Ok(Json(answer(&api, &health)))
+pub(super) async fn scheduler_health(State(api): State<Api>) -> Result<Response, Problem> {
+    Ok(health_stream::answer(&api).await?)
 }
 
-fn answer(api: &Api, health: &SchedulerHealth) -> HealthAnswer {
-    let calendar = api.clock.calendar();
-    let wall = |at: Timestamp| calendar.at(at);
-    let members = api.fleet.members();
-    let dead: Vec<&InstanceHealth> = health.instances.iter().filter(|it| it.dead_letter.is_some()).collect();
-    let mut per_type = BTreeMap::new();
-    for instance in health.instances.iter().filter(|it| it.place != Place::Paused) {
-        let kind = instance.key.kind();
-        per_type.entry(kind.to_string()).or_insert(health.queue.per_type[kind]);
-    }
-    // With adaptive polling off, the lists about it are empty by contract.
-    let shown = if health.adaptive { &health.instances[..] } else { &[] };
-    HealthAnswer {
-        updated_at: wall(health.at),
-        enabled: health.adaptive,
-        queue: Queue { depth: health.queue.depth, due_within_seconds: health.queue.due_soon, per_type },
-        dead_letter: DeadLetters {
-            count: dead.len(),
-            tasks: dead.into_iter().take(DEAD_LETTERS_LISTED).map(|it| dead_letter_task(it, wall)).collect(),
-        },
-        breakers: shown.iter().filter_map(|it| breaker_row(it, wall)).collect(),
-        staleness: shown.iter().map(|it| staleness_row(it, wall)).collect(),
-        instances: shown
-            .iter()
-            .filter_map(|it| members.get(&it.key).map(|member| instance_row(it, member, wall)))
-            .collect(),
-    }
+/// What the answer begins with; its lists follow.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Head {
+    pub(super) updated_at: jiff::Timestamp,
+    pub(super) enabled: bool,
+    pub(super) queue: Queue,
+    pub(super) dead_letter: DeadLetters,
 }
 
-fn kind_of(instance: &InstanceHealth) -> String {
-    InstanceType::as_str(instance.key.kind()).to_owned()
-}
-
-fn name_of(instance: &InstanceHealth) -> String {
-    instance.key.name().to_owned()
-}
-
-fn message_of(error: &ErrorRecord) -> String {
-    error.message.to_string()
-}
-
-fn dead_letter_task(instance: &InstanceHealth, wall: impl Fn(Timestamp) -> jiff::Timestamp) -> DeadLetterTask {
+pub(super) fn dead_letter_task(instance: &InstanceHealth, calendar: Calendar) -> DeadLetterTask {
     DeadLetterTask {
-        instance: name_of(instance),
-        kind: kind_of(instance),
-        next_run: instance.dead_letter.and_then(|entry| entry.next_retry).map(wall),
-        last_error: instance.last_error.as_ref().map(message_of),
+        instance: instance.key.shared_name(),
+        kind: instance.key.kind(),
+        next_run: instance.dead_letter.and_then(|entry| entry.next_retry).map(|at| calendar.at(at)),
+        last_error: instance.last_error.as_ref().map(|error| Arc::clone(&error.message)),
         failures: instance.consecutive_failures,
     }
 }
 
-fn breaker_row(instance: &InstanceHealth, wall: impl Fn(Timestamp) -> jiff::Timestamp) -> Option<BreakerRow> {
+pub(super) fn breaker_row(instance: &InstanceHealth, calendar: Calendar) -> Option<BreakerRow> {
     let breaker = instance.breaker?;
     let state = BreakerStateName::from(breaker.state);
     (state != BreakerStateName::Closed || breaker.failures > 0).then(|| BreakerRow {
-        instance: name_of(instance),
-        kind: kind_of(instance),
+        instance: instance.key.shared_name(),
+        kind: instance.key.kind(),
         state,
         failures: breaker.failures,
-        retry_at: breaker.retry_at.map(wall),
+        retry_at: breaker.retry_at.map(|at| calendar.at(at)),
     })
 }
 
-fn staleness_row(instance: &InstanceHealth, wall: impl Fn(Timestamp) -> jiff::Timestamp) -> StalenessRow {
+pub(super) fn staleness_row(instance: &InstanceHealth, calendar: Calendar) -> StalenessRow {
     StalenessRow {
-        instance: name_of(instance),
-        kind: kind_of(instance),
+        instance: instance.key.shared_name(),
+        kind: instance.key.kind(),
         score: instance.staleness.get(),
-        last_success: instance.last_success.map(&wall),
-        last_error: instance.last_error.as_ref().map(|error| wall(error.at)),
+        last_success: instance.last_success.map(|at| calendar.at(at)),
+        last_error: instance.last_error.as_ref().map(|error| calendar.at(error.at)),
     }
 }
 
-fn instance_row(
-    instance: &InstanceHealth,
-    member: &Member,
-    wall: impl Fn(Timestamp) -> jiff::Timestamp + Copy,
-) -> InstanceRow {
+pub(super) fn instance_row(instance: &InstanceHealth, member: &Member, calendar: Calendar) -> InstanceRow {
     InstanceRow {
-        key: instance.key.to_string(),
-        kind: kind_of(instance),
-        display_name: member.display_name().to_owned(),
-        instance: name_of(instance),
+        key: instance.key.clone(),
+        kind: instance.key.kind(),
+        display_name: member.display_name(),
+        instance: instance.key.shared_name(),
         connection: member.connection(),
-        poll_status: poll_status(instance, wall),
-        breaker: breaker(instance, wall),
-        dead_letter: dead_letter(instance, wall),
+        poll_status: poll_status(instance, calendar),
+        breaker: breaker(instance, calendar),
+        dead_letter: dead_letter(instance, calendar),
     }
 }
 
-fn poll_status(instance: &InstanceHealth, wall: impl Fn(Timestamp) -> jiff::Timestamp + Copy) -> PollStatus {
+fn poll_status(instance: &InstanceHealth, calendar: Calendar) -> PollStatus {
     PollStatus {
-        last_success: instance.last_success.map(wall),
+        last_success: instance.last_success.map(|at| calendar.at(at)),
         last_error: instance.last_error.as_ref().map(|error| PollError {
-            at: wall(error.at),
-            message: message_of(error),
-            category: error.kind.as_str().to_owned(),
+            at: calendar.at(error.at),
+            message: Arc::clone(&error.message),
+            category: error.kind,
         }),
         consecutive_failures: instance.consecutive_failures,
-        first_failure_at: instance.first_failure.map(wall),
+        first_failure_at: instance.first_failure.map(|at| calendar.at(at)),
     }
 }
 
-fn breaker(instance: &InstanceHealth, wall: impl Fn(Timestamp) -> jiff::Timestamp + Copy) -> Breaker {
+fn breaker(instance: &InstanceHealth, calendar: Calendar) -> Breaker {
     match instance.breaker {
         Some(breaker) => Breaker {
             state: breaker.state.into(),
-            since: Some(wall(breaker.since)),
-            last_transition: breaker.last_transition.map(wall),
-            retry_at: breaker.retry_at.map(wall),
+            since: Some(calendar.at(breaker.since)),
+            last_transition: breaker.last_transition.map(|at| calendar.at(at)),
+            retry_at: breaker.retry_at.map(|at| calendar.at(at)),
             failure_count: breaker.failures,
         },
         None => Breaker {
@@ -360,15 +340,15 @@ fn breaker(instance: &InstanceHealth, wall: impl Fn(Timestamp) -> jiff::Timestam
     }
 }
 
-fn dead_letter(instance: &InstanceHealth, wall: impl Fn(Timestamp) -> jiff::Timestamp + Copy) -> DeadLetter {
+fn dead_letter(instance: &InstanceHealth, calendar: Calendar) -> DeadLetter {
     let Some(entry) = instance.dead_letter else { return DeadLetter::default() };
     DeadLetter {
         present: true,
         reason: Some(entry.reason),
-        first_attempt: Some(wall(entry.first_attempt)),
-        last_attempt: Some(wall(entry.last_attempt)),
+        first_attempt: Some(calendar.at(entry.first_attempt)),
+        last_attempt: Some(calendar.at(entry.last_attempt)),
         retry_count: Some(entry.retry_count),
-        next_retry: entry.next_retry.map(wall),
+        next_retry: entry.next_retry.map(|at| calendar.at(at)),
     }
 }
 

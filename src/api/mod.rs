@@ -8,6 +8,7 @@ mod body;
 mod cookie;
 mod headers;
 mod health;
+mod health_stream;
 mod meta;
 mod peer;
 mod problem;

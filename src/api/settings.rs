@@ -98,6 +98,7 @@ pub(super) async fn update(
 
 /// Writes the changed settings and has the scheduler follow them.
 async fn apply(api: Api, patch: SettingsPatch) -> (Result<SystemConfig, Problem>, Conclusion) {
+    let _turn = api.config.change().await;
     let before = api.config.system();
     let file = Arc::clone(&api.system_file);
     let system = match tokio::task::spawn_blocking(move || file.update(&patch)).await {

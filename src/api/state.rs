@@ -58,7 +58,8 @@ struct InstanceState {
     #[serde(rename = "type")]
     kind: String,
     /// What operators call it.
-    display_name: String,
+    #[schema(value_type = String)]
+    display_name: Arc<str>,
     /// When the reading was made. It stays while polls fail.
     #[schema(value_type = Option<String>, format = DateTime)]
     read_at: Option<jiff::Timestamp>,
@@ -111,7 +112,7 @@ fn show(key: &InstanceKey, member: &Member, calendar: Calendar) -> InstanceState
     InstanceState {
         key: key.to_string(),
         kind: key.kind().to_string(),
-        display_name: member.display_name().to_owned(),
+        display_name: member.display_name(),
         read_at: last.as_ref().map(|last| calendar.at(last.at)),
         reading: last.map(|last| Arc::clone(&last.reading)),
     }

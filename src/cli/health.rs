@@ -86,7 +86,7 @@ fn row(instance: &InstanceRow, now: Timestamp) -> Vec<Cell> {
         (Some(reason), None) => format!("{}, rechecking", reason.as_str()),
         (Some(reason), Some(at)) => format!("{}, retry {}", reason.as_str(), until(now, at)),
     };
-    let error = polls.last_error.as_ref().map_or("–".to_owned(), |error| error.message.clone());
+    let error = polls.last_error.as_ref().map_or("–".to_owned(), |error| error.message.to_string());
     vec![
         Cell::new(&instance.key),
         Cell::new(polls.last_success.map_or("never".to_owned(), |at| ago(at, now))),

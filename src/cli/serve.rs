@@ -9,7 +9,7 @@ use super::demo::Demo;
 use super::{DataDirOption, Failed};
 use crate::config::Environment;
 use crate::daemon::{Daemon, Doors, Options, StartError, TlsFiles};
-use crate::telemetry::{LogFormat, LogOptions, init_logging};
+use crate::telemetry::{LogFormat, LogOptions, Logging, init_logging};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -65,20 +65,20 @@ enum Format {
 
 impl Serve {
     pub(super) fn run(self, environment: Environment) -> Result<(), Failed> {
-        self.start_logging(&environment)?;
+        let _logging = self.start_logging(&environment)?;
         // Fails only if a provider is there already, and then there is one.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failed::because)?;
         runtime.block_on(self.serve(environment))
     }
 
-    fn start_logging(&self, environment: &Environment) -> Result<(), Failed> {
+    fn start_logging(&self, environment: &Environment) -> Result<Logging, Failed> {
         let format = match self.log_format {
             Format::Text => LogFormat::Text,
             Format::Json => LogFormat::Json,
         };
-        let journald = environment.get("JOURNAL_STREAM").is_some();
-        init_logging(&LogOptions { filter: self.log.clone(), format, journald }).map_err(Failed::because)
+        let journal_stream = environment.get("JOURNAL_STREAM").and_then(std::ffi::OsStr::to_str).map(str::to_owned);
+        init_logging(&LogOptions { filter: self.log.clone(), format, journal_stream }).map_err(Failed::because)
     }
 
     async fn serve(self, environment: Environment) -> Result<(), Failed> {

@@ -18,6 +18,7 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -30,6 +31,8 @@ use crate::security::account_name;
 
 /// Connections that one door keeps open at once; more wait in the system's queue.
 const MAX_CONNECTIONS: usize = 512;
+/// How long a caller may leave what it is sent untaken.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a caller may take to send its headers.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -225,7 +228,9 @@ where
         }
         router.call(request)
     });
-    let conversation = protocol.serve_connection(TokioIo::new(stream), service);
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(WRITE_TIMEOUT));
+    let conversation = protocol.serve_connection(TokioIo::new(Box::pin(stream)), service);
     let mut conversation = std::pin::pin!(conversation);
     let ended = tokio::select! {
         ended = conversation.as_mut() => ended,

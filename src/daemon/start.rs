@@ -191,7 +191,8 @@ impl Daemon {
         let _ = handle.replace_inventory(specs).await;
         let (edits_out, edits) = mpsc::channel(PENDING_EDITS);
         tasks.spawn(ConfigWatcher::new(&config).run(edits_out, stop_polls.clone()));
-        let configurator = Configurator { handle: handle.clone(), fleet, config: live, data_dir: config.data_dir };
+        let Config { data_dir, system_file, .. } = config;
+        let configurator = Configurator { handle: handle.clone(), fleet, config: live, data_dir, system_file };
         tasks.spawn(configurator.run(edits));
         Self {
             handle,

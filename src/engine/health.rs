@@ -1,5 +1,7 @@
 //! What operators see: a read of the whole engine, without side effects.
 
+use std::ops::Bound;
+
 use serde::Serialize;
 
 use super::breaker::BreakerState;
@@ -31,6 +33,34 @@ pub struct SchedulerHealth {
     pub totals: Totals,
     /// Every instance, sorted by key.
     pub instances: Vec<InstanceHealth>,
+}
+
+/// What can be told of the scheduler without looking at every instance.
+#[derive(Clone, Debug, Serialize)]
+pub struct Overview {
+    /// When it was read.
+    pub at: Timestamp,
+    /// Whether intervals adapt.
+    pub adaptive: bool,
+    /// How many instances there are, paused ones included.
+    pub instances: usize,
+    /// How many of each type are in the live queue.
+    pub queued: PerType<u32>,
+    /// How many are due and wait for a slot.
+    pub waiting: u32,
+    /// Polls under way.
+    pub in_flight: PerType<u32>,
+    /// How loaded the daemon is.
+    pub load: LoadHealth,
+    /// What was counted since the engine began.
+    pub totals: Totals,
+}
+
+impl Overview {
+    /// How many instances are in the live queue.
+    pub fn depth(&self) -> u32 {
+        self.queued.iter().map(|(_, count)| *count).sum()
+    }
 }
 
 /// The live queue: instances that wait for their time or for a slot.
@@ -121,30 +151,56 @@ pub struct DeadLetterHealth {
 impl Engine {
     /// The state of everything at `now`. Linear in the fleet; changes nothing.
     pub fn health(&self, now: Timestamp) -> SchedulerHealth {
-        let now = self.now.max(now);
+        let Overview { at, adaptive, queued, waiting, in_flight, load, totals, .. } = self.overview(now);
+        let now = at;
         let instances: Vec<InstanceHealth> = self.instances_health(now).collect();
         let soon = now + DUE_SOON;
         let is_due_soon =
             |instance: &&InstanceHealth| instance.place == Place::Queued && instance.due.is_some_and(|due| due <= soon);
         SchedulerHealth {
-            at: now,
-            adaptive: self.settings.adaptive,
+            at,
+            adaptive,
             queue: QueueHealth {
                 depth: self.queue_depth(),
                 due_soon: instances.iter().filter(is_due_soon).count() as u32,
-                per_type: self.census.queued,
-                waiting: self.agenda.waiting(),
+                per_type: queued,
+                waiting,
             },
+            in_flight,
+            load,
+            totals,
+            instances,
+        }
+    }
+
+    /// What can be told at `now` in constant time.
+    pub fn overview(&self, now: Timestamp) -> Overview {
+        Overview {
+            at: self.now.max(now),
+            adaptive: self.settings.adaptive,
+            instances: self.ids.len(),
+            queued: self.census.queued,
+            waiting: self.agenda.waiting(),
             in_flight: self.census.in_flight,
             load: LoadHealth { lag: self.load.lag(), slots_used: self.load.slots_used(), stretch: self.load.stretch() },
             totals: self.totals,
-            instances,
         }
     }
 
     /// The state of each instance at `now`, sorted by key.
     pub fn instances_health(&self, now: Timestamp) -> impl Iterator<Item = InstanceHealth> + '_ {
-        self.ids.values().filter_map(move |id| self.instance(*id).map(|instance| self.describe(*id, instance, now)))
+        self.instances_health_after(None, now)
+    }
+
+    /// The same for those whose key comes after `key`, or for all.
+    pub fn instances_health_after<'a>(
+        &'a self,
+        key: Option<&InstanceKey>,
+        now: Timestamp,
+    ) -> impl Iterator<Item = InstanceHealth> + use<'a> {
+        let from = key.map_or(Bound::Unbounded, Bound::Excluded);
+        let ids = self.ids.range((from, Bound::Unbounded)).map(|(_, id)| *id);
+        ids.filter_map(move |id| self.instance(id).map(|instance| self.describe(id, instance, now)))
     }
 
     /// The state of one instance at `now`.

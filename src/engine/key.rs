@@ -113,6 +113,11 @@ impl InstanceKey {
     pub fn name(&self) -> &str {
         &self.name
     }
+
+    /// The same, for keeping.
+    pub fn shared_name(&self) -> Arc<str> {
+        Arc::clone(&self.name)
+    }
 }
 
 impl fmt::Display for InstanceKey {

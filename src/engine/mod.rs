@@ -32,7 +32,9 @@ pub use command::{Command, CommandError, CommandId, Reply};
 pub use core::{Engine, Input, Totals};
 pub use dead_letter::DeadLetterReason;
 pub use effect::{Effect, Effects, Event, FleetEvent, InstanceEvent, PollOrder, Ticket, What};
-pub use health::{BreakerHealth, DUE_SOON, DeadLetterHealth, InstanceHealth, LoadHealth, QueueHealth, SchedulerHealth};
+pub use health::{
+    BreakerHealth, DUE_SOON, DeadLetterHealth, InstanceHealth, LoadHealth, Overview, QueueHealth, SchedulerHealth,
+};
 pub use instance::{ErrorRecord, InstanceSpec, Place};
 pub use interval::{Adaptive, Choice, IntervalPolicy, IntervalReason, Observation, PolicyMemory};
 pub use key::{InstanceId, InstanceKey, InstanceType, KeyError, MAX_NAME_BYTES};

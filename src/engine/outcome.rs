@@ -114,6 +114,11 @@ impl FailureKind {
         Self::InvalidSettings,
     ];
 
+    /// Its place in [`Self::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
     /// Whether trying again soon can help.
     pub const fn class(self) -> FailureClass {
         match self {
@@ -194,6 +199,11 @@ mod tests {
         ] {
             assert_eq!(FailureKind::of_status(status).map(FailureKind::class), class, "{status}");
         }
+    }
+
+    #[test]
+    fn every_kind_is_listed_in_its_place() {
+        assert!(FailureKind::ALL.iter().enumerate().all(|(index, kind)| kind.index() == index));
     }
 
     #[test]

@@ -29,6 +29,9 @@ pub struct Member {
     instance: Instance,
     /// The same as before where an edit did not touch what the poll meets; with it connections and tickets.
     client: Arc<Result<Client, ClientError>>,
+    /// Where it is, free of secrets; made once, for every health answer shows it.
+    connection: Arc<str>,
+    display_name: Arc<str>,
     last: Arc<ArcSwapOption<LastReading>>,
 }
 
@@ -67,16 +70,16 @@ impl Fleet {
     }
 
     fn member(&self, instance: &Instance, before: Option<&Member>) -> Member {
-        let instance = instance.clone();
-        match before {
-            Some(before) if before.instance.revision == instance.revision => {
-                Member { instance, client: Arc::clone(&before.client), last: Arc::clone(&before.last) }
-            }
-            _ => {
-                let client = Client::new(instance.target.clone(), &self.connector);
-                let last = before.map(|before| Arc::clone(&before.last)).unwrap_or_default();
-                Member { instance, client: Arc::new(client), last }
-            }
+        let client = match before {
+            Some(before) if before.instance.revision == instance.revision => Arc::clone(&before.client),
+            _ => Arc::new(Client::new(instance.target.clone(), &self.connector)),
+        };
+        Member {
+            instance: instance.clone(),
+            client,
+            connection: instance.target.connection().into(),
+            display_name: instance.target.display_name.as_str().into(),
+            last: before.map(|before| Arc::clone(&before.last)).unwrap_or_default(),
         }
     }
 
@@ -88,13 +91,13 @@ impl Fleet {
 
 impl Member {
     /// What operators call it.
-    pub fn display_name(&self) -> &str {
-        &self.instance.target.display_name
+    pub fn display_name(&self) -> Arc<str> {
+        Arc::clone(&self.display_name)
     }
 
     /// Where it is, free of secrets.
-    pub fn connection(&self) -> String {
-        self.instance.target.connection()
+    pub fn connection(&self) -> Arc<str> {
+        Arc::clone(&self.connection)
     }
 
     /// What was read last.

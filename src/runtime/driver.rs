@@ -22,8 +22,8 @@ use crate::engine::{
 
 /// How long a stopping driver waits for polls that are under way.
 const DRAIN: Millis = Millis::from_secs(10);
-/// Requests taken in one turn, so that a flood of them cannot keep the polls waiting.
-const REQUESTS_A_TURN: usize = 64;
+/// How long requests may take in one turn before polls have theirs. One that was begun is ended.
+const REQUEST_NANOS_A_TURN: u64 = 500_000;
 
 /// Listens to what happens. Called from the driver's loop, so it must be quick and must not block.
 pub trait Subscriber<R>: Send {
@@ -94,31 +94,20 @@ impl<C: Clock, T: Transport> Driver<C, T> {
     /// leaves no task behind.
     pub async fn run(mut self, stop: CancellationToken) -> Drained {
         let mut finished = Vec::new();
-        let mut requests = Vec::new();
         while !stop.is_cancelled() {
-            self.wait(&stop, &mut finished, &mut requests).await;
+            let request = self.wait(&stop, &mut finished).await;
             // Whatever else became ready at this instant is gathered before the engine sees any of it.
             tokio::task::yield_now().await;
             while let Some(joined) = self.polls.try_join_next() {
                 finished.extend(ended(joined));
             }
-            while requests.len() < REQUESTS_A_TURN
-                && let Ok(request) = self.requests.try_recv()
-            {
-                requests.push(request);
-            }
-            self.step(&mut finished, &mut requests);
+            self.step(&mut finished, request);
         }
         self.drain().await
     }
 
-    /// Waits for the first thing to happen.
-    async fn wait(
-        &mut self,
-        stop: &CancellationToken,
-        finished: &mut Vec<Finished<T::Reading>>,
-        requests: &mut Vec<Request>,
-    ) {
+    /// Waits for the first thing to happen; gives the request, if it was one.
+    async fn wait(&mut self, stop: &CancellationToken, finished: &mut Vec<Finished<T::Reading>>) -> Option<Request> {
         let wakeup = self.engine.next_wakeup();
         let alarm = async {
             match wakeup {
@@ -130,22 +119,28 @@ impl<C: Clock, T: Transport> Driver<C, T> {
             biased;
             () = stop.cancelled() => {}
             Some(joined) = self.polls.join_next() => finished.extend(ended(joined)),
-            Some(request) = self.requests.recv() => requests.push(request),
+            Some(request) = self.requests.recv() => return Some(request),
             () = alarm => {}
         }
+        None
     }
 
     /// Hands the engine everything that happened by now, in the documented order.
-    fn step(&mut self, finished: &mut Vec<Finished<T::Reading>>, requests: &mut Vec<Request>) {
+    fn step(&mut self, finished: &mut Vec<Finished<T::Reading>>, request: Option<Request>) {
         let began = self.clock.nanos();
         let now = self.clock.now();
-        let inputs = finished.len() + requests.len();
+        let mut inputs = finished.len();
         finished.sort_unstable_by_key(|(ticket, _)| *ticket);
         for (ticket, report) in finished.drain(..) {
             self.finish(now, ticket, report);
         }
-        for request in requests.drain(..) {
+        let requests_began = self.clock.nanos();
+        let mut next = request.or_else(|| self.requests.try_recv().ok());
+        while let Some(request) = next {
+            inputs += 1;
             self.serve(now, request);
+            let has_time = self.clock.nanos().saturating_sub(requests_began) < REQUEST_NANOS_A_TURN;
+            next = if has_time { self.requests.try_recv().ok() } else { None };
         }
         if self.engine.next_wakeup().is_some_and(|at| at <= now) {
             self.handle(now, Input::Tick);

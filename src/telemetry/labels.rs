@@ -1,65 +1,31 @@
 //! The labels of the metrics. Their names are a contract with dashboards and alert rules.
 
-use prometheus_client::encoding::EncodeLabelSet;
+use crate::engine::{DeadLetterReason, InstanceKey, InstanceType};
 
-use crate::engine::{InstanceKey, InstanceType};
+const TYPE: &str = "instance_type";
+const INSTANCE: &str = "instance";
 
 /// Labels of a series of one type of instance.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub(super) struct TypeLabels {
-    pub(super) instance_type: &'static str,
+pub(super) fn of_type(kind: InstanceType) -> [(&'static str, &'static str); 1] {
+    [(TYPE, kind.as_str())]
 }
 
 /// Labels of a series of one instance.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub(super) struct InstanceLabels {
-    pub(super) instance_type: &'static str,
-    pub(super) instance: String,
+pub(super) fn of_instance(key: &InstanceKey) -> [(&'static str, &str); 2] {
+    [(TYPE, key.kind().as_str()), (INSTANCE, key.name())]
 }
 
 /// Labels of the polls of one instance that ended in one way.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub(super) struct ResultLabels {
-    pub(super) instance_type: &'static str,
-    pub(super) instance: String,
-    pub(super) result: &'static str,
+pub(super) fn of_result<'a>(key: &'a InstanceKey, result: &'static str) -> [(&'static str, &'a str); 3] {
+    [(TYPE, key.kind().as_str()), (INSTANCE, key.name()), ("result", result)]
 }
 
 /// Labels of the failures of one kind of one instance.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub(super) struct CategoryLabels {
-    pub(super) instance_type: &'static str,
-    pub(super) instance: String,
-    pub(super) category: &'static str,
+pub(super) fn of_category<'a>(key: &'a InstanceKey, category: &'static str) -> [(&'static str, &'a str); 3] {
+    [(TYPE, key.kind().as_str()), (INSTANCE, key.name()), ("category", category)]
 }
 
 /// Labels of the dead letters of one type and reason.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub(super) struct ReasonLabels {
-    pub(super) instance_type: &'static str,
-    pub(super) reason: &'static str,
-}
-
-impl TypeLabels {
-    pub(super) fn of(kind: InstanceType) -> Self {
-        Self { instance_type: kind.as_str() }
-    }
-}
-
-impl InstanceLabels {
-    pub(super) fn of(key: &InstanceKey) -> Self {
-        Self { instance_type: key.kind().as_str(), instance: key.name().to_owned() }
-    }
-}
-
-impl ResultLabels {
-    pub(super) fn of(key: &InstanceKey, result: &'static str) -> Self {
-        Self { instance_type: key.kind().as_str(), instance: key.name().to_owned(), result }
-    }
-}
-
-impl CategoryLabels {
-    pub(super) fn of(key: &InstanceKey, category: &'static str) -> Self {
-        Self { instance_type: key.kind().as_str(), instance: key.name().to_owned(), category }
-    }
+pub(super) fn of_reason(kind: InstanceType, reason: DeadLetterReason) -> [(&'static str, &'static str); 2] {
+    [(TYPE, kind.as_str()), ("reason", reason.as_str())]
 }

@@ -9,5 +9,5 @@ mod metrics;
 
 pub use counters::MetricsSubscriber;
 pub use log_events::LogSubscriber;
-pub use logging::{LogError, LogFormat, LogOptions, init_logging};
+pub use logging::{LogError, LogFormat, LogOptions, Logging, init_logging};
 pub use metrics::Metrics;

@@ -12,6 +12,7 @@ mod inventory_edit;
 mod settings_edit;
 mod settings_update;
 mod shutdown;
+mod stalled_reader;
 mod starting;
 mod state_answer;
 mod support;

@@ -1,0 +1,216 @@
+//! The health answer, written while it is read: a page of instances at a time, so that neither the size of the fleet nor
+//! a slow reader costs the scheduler time or the daemon memory.
+//!
+//! Each row is from one moment; the whole is from the time that it takes to write it.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use futures::stream::try_unfold;
+use serde::Serialize;
+
+use super::Api;
+use super::health::{
+    DEAD_LETTERS_LISTED, DeadLetterTask, DeadLetters, Head, Queue, breaker_row, dead_letter_task, instance_row,
+    staleness_row,
+};
+use crate::engine::{DUE_SOON, InstanceHealth, InstanceKey, PerType, Place, Timestamp};
+use crate::fleet::Members;
+use crate::runtime::{Calendar, DriverGone};
+
+/// Reads what the answer begins with, and then the rest while the caller takes it.
+pub(super) async fn answer(api: &Api) -> Result<Response, DriverGone> {
+    let overview = api.handle.overview().await?;
+    let calendar = api.clock.calendar();
+    let tally = Tally::take(api, calendar).await?;
+    let present = tally.present.iter().filter(|(_, present)| **present);
+    let head = Head {
+        updated_at: calendar.at(overview.at),
+        enabled: overview.adaptive,
+        queue: Queue {
+            depth: overview.depth(),
+            due_within_seconds: tally.due_soon,
+            per_type: present.map(|(kind, _)| (kind.to_string(), overview.queued[kind])).collect(),
+        },
+        dead_letter: DeadLetters { count: tally.dead, tasks: tally.tasks },
+    };
+    let text = opening(&head, overview.adaptive);
+    // With adaptive polling off, the lists about it are empty by contract.
+    let list = overview.adaptive.then_some(List::Breakers);
+    let writer =
+        Writer { api: api.clone(), calendar, members: api.fleet.members(), list, after: None, has_rows: false, text };
+    let body = Body::from_stream(try_unfold(writer, Writer::chunk));
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// The answer up to where its lists begin; the whole of it where they are empty.
+fn opening(head: &Head, has_lists: bool) -> Vec<u8> {
+    let mut text = Vec::new();
+    write(&mut text, head);
+    // The lists come before the brace that ends the object.
+    text.pop();
+    match has_lists {
+        true => text.extend_from_slice(List::Breakers.opening()),
+        false => text.extend_from_slice(br#","breakers":[],"staleness":[],"instances":[]}"#),
+    }
+    text
+}
+
+fn write(text: &mut Vec<u8>, value: &impl Serialize) {
+    serde_json::to_writer(text, value).expect("plain values become JSON, and memory takes them");
+}
+
+/// What has to be counted before the first byte.
+#[derive(Default)]
+struct Tally {
+    due_soon: u32,
+    dead: usize,
+    tasks: Vec<DeadLetterTask>,
+    /// The types of which something is polled.
+    present: PerType<bool>,
+}
+
+impl Tally {
+    async fn take(api: &Api, calendar: Calendar) -> Result<Self, DriverGone> {
+        let mut tally = Self::default();
+        let mut after = None;
+        loop {
+            let page = api.handle.page(after, move |now, rows| {
+                for row in rows {
+                    tally.count(&row, now + DUE_SOON, calendar);
+                }
+                tally
+            });
+            let page = page.await?;
+            tally = page.found;
+            match page.next {
+                Some(key) => after = Some(key),
+                None => return Ok(tally),
+            }
+        }
+    }
+
+    fn count(&mut self, row: &InstanceHealth, soon: Timestamp, calendar: Calendar) {
+        self.present[row.key.kind()] |= row.place != Place::Paused;
+        self.due_soon += u32::from(row.place == Place::Queued && row.due.is_some_and(|due| due <= soon));
+        if row.dead_letter.is_some() {
+            self.dead += 1;
+            if self.tasks.len() < DEAD_LETTERS_LISTED {
+                self.tasks.push(dead_letter_task(row, calendar));
+            }
+        }
+    }
+}
+
+/// The lists of the answer, in the order of the document.
+#[derive(Clone, Copy)]
+enum List {
+    Breakers,
+    Staleness,
+    Instances,
+}
+
+impl List {
+    fn opening(self) -> &'static [u8] {
+        match self {
+            Self::Breakers => br#","breakers":["#,
+            Self::Staleness => br#","staleness":["#,
+            Self::Instances => br#","instances":["#,
+        }
+    }
+
+    fn next(self) -> Option<Self> {
+        match self {
+            Self::Breakers => Some(Self::Staleness),
+            Self::Staleness => Some(Self::Instances),
+            Self::Instances => None,
+        }
+    }
+}
+
+struct Writer {
+    api: Api,
+    calendar: Calendar,
+    members: Arc<Members>,
+    /// The list that is being written; `None` when all are.
+    list: Option<List>,
+    /// The instance that the list has come to.
+    after: Option<InstanceKey>,
+    /// Whether the list has rows so far.
+    has_rows: bool,
+    /// Written and not yet handed out.
+    text: Vec<u8>,
+}
+
+impl Writer {
+    /// Writes on until there is something to hand out; `None` after the last byte.
+    async fn chunk(mut self) -> Result<Option<(Bytes, Self)>, DriverGone> {
+        while let Some(list) = self.list {
+            self.after = match list {
+                List::Breakers => self.breakers().await?,
+                List::Staleness => self.staleness().await?,
+                List::Instances => self.instances().await?,
+            };
+            if self.after.is_none() {
+                self.close(list);
+            }
+            if !self.text.is_empty() {
+                break;
+            }
+        }
+        let text = Bytes::from(std::mem::take(&mut self.text));
+        Ok((!text.is_empty()).then_some((text, self)))
+    }
+
+    async fn breakers(&mut self) -> Result<Option<InstanceKey>, DriverGone> {
+        let calendar = self.calendar;
+        let look = move |_, rows: &mut dyn Iterator<Item = InstanceHealth>| -> Vec<_> {
+            rows.filter_map(|row| breaker_row(&row, calendar)).collect()
+        };
+        let page = self.api.handle.page(self.after.take(), look).await?;
+        page.found.iter().for_each(|row| self.row(row));
+        Ok(page.next)
+    }
+
+    async fn staleness(&mut self) -> Result<Option<InstanceKey>, DriverGone> {
+        let page = self.api.handle.page(self.after.take(), |_, rows| rows.collect::<Vec<_>>()).await?;
+        let calendar = self.calendar;
+        page.found.iter().for_each(|row| self.row(&staleness_row(row, calendar)));
+        Ok(page.next)
+    }
+
+    async fn instances(&mut self) -> Result<Option<InstanceKey>, DriverGone> {
+        let from = self.after.clone().map_or(Bound::Unbounded, Bound::Excluded);
+        let page = self.api.handle.page(self.after.take(), |_, rows| rows.collect::<Vec<_>>()).await?;
+        let (calendar, members) = (self.calendar, Arc::clone(&self.members));
+        // Both are sorted by key. One that came or went meanwhile is in one of them alone, and left out.
+        let mut members = members.range((from, Bound::Unbounded)).peekable();
+        for row in &page.found {
+            while members.next_if(|(key, _)| **key < row.key).is_some() {}
+            if let Some((_, member)) = members.next_if(|(key, _)| **key == row.key) {
+                self.row(&instance_row(row, member, calendar));
+            }
+        }
+        Ok(page.next)
+    }
+
+    fn row(&mut self, row: &impl Serialize) {
+        if std::mem::replace(&mut self.has_rows, true) {
+            self.text.push(b',');
+        }
+        write(&mut self.text, row);
+    }
+
+    fn close(&mut self, list: List) {
+        self.text.push(b']');
+        self.has_rows = false;
+        self.list = list.next();
+        match self.list {
+            Some(next) => self.text.extend_from_slice(next.opening()),
+            None => self.text.push(b'}'),
+        }
+    }
+}
