@@ -6,6 +6,7 @@
 pub mod api;
 pub mod cli;
 pub mod config;
+pub mod configure;
 pub mod daemon;
 pub mod engine;
 pub mod fleet;

@@ -38,13 +38,20 @@ impl Reason {
     }
 }
 
-impl<'de> Deserialize<'de> for Reason {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
+impl TryFrom<String> for Reason {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
         let text = text.trim();
         let fits = !text.is_empty() && text.chars().count() <= MAX_REASON_CHARS && !text.chars().any(char::is_control);
-        let wrong = || D::Error::custom(format!("a reason has 1 to {MAX_REASON_CHARS} characters, on one line"));
+        let wrong = || format!("a reason has 1 to {MAX_REASON_CHARS} characters, on one line");
         if fits { Ok(Self(text.to_owned())) } else { Err(wrong()) }
+    }
+}
+
+impl<'de> Deserialize<'de> for Reason {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::try_from(String::deserialize(deserializer)?).map_err(D::Error::custom)
     }
 }
 
@@ -54,7 +61,7 @@ impl<'de> Deserialize<'de> for Reason {
 pub struct GivenReason {
     /// Why, for the audit log.
     #[serde(default)]
-    reason: Option<Reason>,
+    pub(super) reason: Option<Reason>,
 }
 
 impl GivenReason {

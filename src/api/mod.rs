@@ -5,11 +5,14 @@
 mod audit;
 mod auth;
 mod body;
+mod change;
 mod cookie;
 mod headers;
 mod health;
 mod health_stream;
+mod history;
 mod meta;
+mod nodes;
 mod peer;
 mod problem;
 mod routes;
@@ -34,6 +37,7 @@ pub use audit::AuditAnswer;
 pub use body::{GivenReason, NeededReason, Reason};
 pub use headers::{Encrypted, with_security_headers};
 pub use health::{BreakerStateName, HealthAnswer, InstanceRow};
+pub use history::{ConfigurationChanged, History, Rekeyed, RollbackRequest, VersionAnswer};
 pub use meta::openapi;
 pub use peer::Peer;
 pub use problem::Problem;
@@ -41,7 +45,8 @@ pub use routes::{Access, ROUTES, Route};
 pub use tokens::{TokenIssued, TokenList, TokenRequest};
 pub use users::UserList;
 
-use crate::config::{LiveConfig, SystemFile};
+use crate::config::LiveConfig;
+use crate::configure::Configurator;
 use crate::fleet::Fleet;
 use crate::runtime::{Clock, Handle};
 use crate::security::audit::AuditLog;
@@ -63,8 +68,8 @@ pub struct Api {
     pub fleet: Fleet,
     /// The settings in force.
     pub config: LiveConfig,
-    /// Where changed settings are written.
-    pub system_file: Arc<SystemFile>,
+    /// Changes the settings and the fleet.
+    pub configurator: Configurator,
     /// Who may come in.
     pub tokens: TokenStore,
     /// Users and their sessions.

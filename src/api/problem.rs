@@ -99,6 +99,18 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, "csrf_token_wrong", "The CSRF token is missing or wrong", detail)
     }
 
+    /// 403: not from there.
+    pub(super) fn local_only() -> Self {
+        let detail = "run `pulse config` on the daemon's machine, as the daemon's user";
+        Self::new(StatusCode::FORBIDDEN, "local_only", "The call is answered over the unix socket alone", detail)
+    }
+
+    /// 429: not so many at once.
+    pub(super) fn too_many_tests() -> Self {
+        let detail = "wait until one of them has ended";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_tests", "Too many connections are being tested", detail)
+    }
+
     /// 404: no such thing.
     pub(super) fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", "There is no such thing", detail)
@@ -121,6 +133,12 @@ impl Problem {
         Self::conflict("no_session", "The call needs a session", detail)
     }
 
+    /// 412: not what you saw.
+    pub(super) fn changed_meanwhile(detail: impl ToString) -> Self {
+        let title = "It was changed meanwhile";
+        Self::new(StatusCode::PRECONDITION_FAILED, "changed_meanwhile", title, detail.to_string())
+    }
+
     /// 413: too much.
     pub(super) fn too_large(limit: usize) -> Self {
         let detail = format!("a request may have a body of {limit} bytes at most");
@@ -141,9 +159,17 @@ impl Problem {
 
     /// 422: understood, and refused whole, with all reasons.
     pub(super) fn refused_settings(errors: &ConfigErrors) -> Self {
-        let title = "The settings were refused; nothing was changed";
+        Self::refused_whole("settings_refused", "The settings were refused; nothing was changed", errors)
+    }
+
+    /// 422: understood, and refused whole, with all reasons.
+    pub(super) fn refused_inventory(errors: &ConfigErrors) -> Self {
+        Self::refused_whole("inventory_refused", "The instances were refused; nothing was changed", errors)
+    }
+
+    fn refused_whole(code: &'static str, title: &'static str, errors: &ConfigErrors) -> Self {
         let detail = "see `errors` for each reason";
-        let mut problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "settings_refused", title, detail);
+        let mut problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, title, detail);
         problem.errors = errors
             .iter()
             .map(|error| Reason { at: error.place.to_string(), detail: error.problem.to_string() })

@@ -6,7 +6,7 @@ use axum::middleware;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::auth::{Gatekeeper, authorise};
-use super::{Api, audit, health, meta, session, settings, state, tokens, users};
+use super::{Api, audit, health, history, meta, nodes, session, settings, state, tokens, users};
 use crate::security::Role;
 
 /// Who may make a call.
@@ -52,6 +52,7 @@ macro_rules! routes {
 
 const PUBLIC: Access = Access::Public;
 const VIEWER: Access = Access::Role(Role::Viewer);
+const OPERATOR: Access = Access::Role(Role::Operator);
 const ADMIN: Access = Access::Role(Role::Admin);
 
 routes! {
@@ -59,6 +60,18 @@ routes! {
     GET    "/api/state"                       VIEWER, None => state::last_readings;
     GET    "/api/system/settings"             VIEWER, None => settings::show;
     POST   "/api/system/settings/update"      ADMIN, Some("settings.update") => settings::update;
+    GET    "/api/config/nodes"                VIEWER, None => nodes::list;
+    POST   "/api/config/nodes"                ADMIN, Some("node.add") => nodes::add;
+    POST   "/api/config/nodes/test-connection" OPERATOR, Some("node.test") => nodes::test_connection;
+    GET    "/api/config/nodes/{key}"          VIEWER, None => nodes::one;
+    PUT    "/api/config/nodes/{key}"          ADMIN, Some("node.replace") => nodes::replace;
+    DELETE "/api/config/nodes/{key}"          ADMIN, Some("node.remove") => nodes::remove;
+    GET    "/api/config/history"              ADMIN, None => history::list;
+    GET    "/api/config/history/{version}"    ADMIN, None => history::one;
+    POST   "/api/config/rollback"             ADMIN, Some("config.rollback") => history::roll_back;
+    POST   "/api/config/export"               ADMIN, Some("config.export") => history::export;
+    POST   "/api/config/import"               ADMIN, Some("config.import") => history::import;
+    POST   "/api/config/rekey"                ADMIN, Some("config.rekey") => history::rekey;
     GET    "/api/security/tokens"             ADMIN, None => tokens::list;
     POST   "/api/security/tokens"             ADMIN, Some("token.create") => tokens::create;
     DELETE "/api/security/tokens/{name}"      ADMIN, Some("token.revoke") => tokens::revoke;

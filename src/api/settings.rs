@@ -1,19 +1,18 @@
 //! `GET /api/system/settings` and `POST /api/system/settings/update`: the settings, where each came from, and changes.
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::Api;
-use super::body::Body;
+use super::body::{Body, Reason};
+use super::change::{api_author, carry_out};
 use super::problem::Problem;
 use crate::config::{LiveConfig, Origin, SettingsPatch, SystemConfig};
 use crate::security::Principal;
-use crate::security::audit::{Attempt, Conclusion};
+use crate::security::audit::Attempt;
 
 /// The settings in force.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -74,8 +73,8 @@ pub(super) async fn show(State(api): State<Api>) -> Json<SettingsAnswer> {
     tag = "system",
     request_body(
         content = Object,
-        description = "Some settings by name",
-        example = json!({"adaptivePollingEnabled": false})
+        description = "Some settings by name, and if wanted a `reason` for the history and the audit log",
+        example = json!({"adaptivePollingEnabled": false, "reason": "maintenance"})
     ),
     responses(
         (status = 200, description = "The settings in force from now on", body = SettingsAnswer),
@@ -89,40 +88,15 @@ pub(super) async fn show(State(api): State<Api>) -> Json<SettingsAnswer> {
 pub(super) async fn update(
     State(api): State<Api>,
     principal: Principal,
-    Body(patch): Body<SettingsPatch>,
+    Body(mut patch): Body<SettingsPatch>,
 ) -> Result<Json<SettingsAnswer>, Problem> {
-    let attempt = Attempt::new(principal.caller, "settings.update");
-    let system = api.audit.carry_out(attempt, apply(api.clone(), patch)).await??;
-    Ok(Json(answer(&system, &api.config)))
-}
-
-/// Writes the changed settings and has the scheduler follow them.
-async fn apply(api: Api, patch: SettingsPatch) -> (Result<SystemConfig, Problem>, Conclusion) {
-    let _turn = api.config.change().await;
-    let before = api.config.system();
-    let file = Arc::clone(&api.system_file);
-    let system = match tokio::task::spawn_blocking(move || file.update(&patch)).await {
-        Ok(Ok(system)) => system,
-        Ok(Err(errors)) => return (Err(Problem::refused_settings(&errors)), Conclusion::refused(errors)),
-        Err(broken) => return (Err(Problem::internal()), Conclusion::failed(broken)),
-    };
-    if let Err(gone) = api.handle.replace_settings(system.settings().clone()).await {
-        return (Err(gone.into()), Conclusion::failed(gone));
-    }
-    api.config.mended(api.system_file.path());
-    api.config.accept_system(system.clone());
-    let (before, after) = difference(&before, &system);
-    (Ok(system), Conclusion::done(Some(before), Some(after)))
-}
-
-/// The settings that differ, as they were and as they are.
-fn difference(before: &SystemConfig, after: &SystemConfig) -> (Value, Value) {
-    let (before, after) = (before.effective(), after.effective());
-    let changed = before.into_iter().zip(after).filter(|(before, after)| before.value != after.value);
-    let (before, after): (Map<_, _>, Map<_, _>) = changed
-        .map(|(before, after)| ((before.name.to_owned(), before.value), (after.name.to_owned(), after.value)))
-        .unzip();
-    (before.into(), after.into())
+    let reason = patch.take_text("reason").map(Reason::try_from).transpose().map_err(Problem::malformed)?;
+    let author = api_author(&principal, reason);
+    let attempt = Attempt::new(principal.caller, "settings.update").because(author.reason.clone());
+    let change = api.clone().configurator;
+    let change = async move { change.update_settings(patch, author).await };
+    carry_out(&api, attempt, change).await?;
+    Ok(Json(answer(&api.config.system(), &api.config)))
 }
 
 fn answer(system: &SystemConfig, live: &LiveConfig) -> SettingsAnswer {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, Response};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -18,6 +19,9 @@ use crate::targets::Secret;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const MAX_TOKEN_BYTES: u64 = 4096;
+const JSON: &str = "application/json";
+/// The media type of what is no text.
+pub(super) const BYTES: &str = "application/octet-stream";
 
 /// Which daemon to talk to.
 #[derive(Clone, Debug, Args)]
@@ -48,12 +52,25 @@ impl DaemonOption {
         path: &str,
         body: Option<&Value>,
     ) -> Result<T, Failed> {
+        let body = body.map(|body| (JSON, body.to_string().into_bytes()));
+        let answer = self.send_bytes(environment, method, path, body)?;
+        serde_json::from_slice(&answer)
+            .map_err(|error| Failed::daemon(format!("the answer is not the one expected of a daemon: {error}")))
+    }
+
+    /// Has the daemon do something with bytes of a media type, and gives the bytes of its answer.
+    pub(super) fn send_bytes(
+        &self,
+        environment: &Environment,
+        method: Method,
+        path: &str,
+        body: Option<(&'static str, Vec<u8>)>,
+    ) -> Result<Vec<u8>, Failed> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failed::because)?;
         runtime.block_on(async {
             let answer = self.request(environment, method, path, body).await?;
             let body = answer.bytes().await.map_err(|error| self.unreachable(environment, &error))?;
-            serde_json::from_slice(&body)
-                .map_err(|error| Failed::daemon(format!("the answer is not the one expected of a daemon: {error}")))
+            Ok(body.to_vec())
         })
     }
 
@@ -63,15 +80,15 @@ impl DaemonOption {
         environment: &Environment,
         method: Method,
         path: &str,
-        body: Option<&Value>,
+        body: Option<(&'static str, Vec<u8>)>,
     ) -> Result<Response, Failed> {
         let (client, base, token) = self.client(environment)?;
         let mut request = client.request(method, base.join(path).map_err(Failed::because)?);
         if let Some(token) = token {
             request = request.bearer_auth(token.expose());
         }
-        if let Some(body) = body {
-            request = request.json(body);
+        if let Some((media_type, body)) = body {
+            request = request.header(CONTENT_TYPE, media_type).body(body);
         }
         let answer = request.send().await.map_err(|error| self.unreachable(environment, &error))?;
         let status = answer.status();
@@ -149,7 +166,14 @@ fn refused(status: u16, body: &[u8]) -> Failed {
     let problem: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     let text = |name: &str| problem.get(name).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
     match (text("title"), text("detail")) {
-        (title, detail) if !title.is_empty() => Failed::daemon(format!("{title} ({status}): {detail}")),
+        (title, detail) if !title.is_empty() => {
+            let reasons = problem.get("errors").and_then(Value::as_array).into_iter().flatten();
+            let reasons = reasons.map(|reason| {
+                let text = |name: &str| reason.get(name).and_then(Value::as_str).unwrap_or_default();
+                format!("\n  {}: {}", text("at"), text("detail"))
+            });
+            Failed::daemon(format!("{title} ({status}): {detail}{}", reasons.collect::<String>()))
+        }
         _ => Failed::daemon(format!("the daemon answered with status {status}")),
     }
 }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use tokio_util::task::TaskTracker;
 
 use super::Failed;
-use crate::config::DataDir;
+use crate::config::{DataDir, Environment, Follower, Keyring, LiveConfig, SystemConfig};
+use crate::configure::{Configurator, Followers};
 use crate::runtime::{Clock, TokioClock};
 use crate::security::audit::AuditLog;
 use crate::security::{Accounts, HashCost, Hasher, TokenStore};
@@ -18,6 +19,9 @@ pub(super) struct Offline {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) tokens: TokenStore,
     pub(super) accounts: Accounts,
+    store: Store,
+    audit: AuditLog,
+    folder: DataDir,
 }
 
 impl Offline {
@@ -35,9 +39,18 @@ impl Offline {
             let tokens =
                 TokenStore::load(store.clone(), audit.clone(), clock.clone()).await.map_err(Failed::because)?;
             let hasher = Hasher::new(HashCost::Full);
-            let accounts = Accounts::load(store, audit, clock.clone(), hasher).await.map_err(Failed::because)?;
-            work(Self { clock, tokens, accounts }).await
+            let accounts =
+                Accounts::load(store.clone(), audit.clone(), clock.clone(), hasher).await.map_err(Failed::because)?;
+            work(Self { clock, tokens, accounts, store, audit, folder }).await
         })
+    }
+
+    /// What changes the configuration, with no scheduler to follow it. It needs no valid configuration.
+    pub(super) fn configurator(self, environment: &Environment) -> Result<Configurator, Failed> {
+        let keys = Keyring::read_or_make(self.folder.path()).map_err(Failed::because)?;
+        let follower = Follower::unread(self.folder, environment, Arc::new(keys));
+        let followers = Followers { live: LiveConfig::new(SystemConfig::default()), scheduler: None };
+        Ok(Configurator::new(follower, followers, self.store, self.clock, self.audit))
     }
 }
 

@@ -125,7 +125,9 @@ impl Serve {
 
 fn failed(error: StartError) -> Failed {
     match error {
-        StartError::Config(_) | StartError::DataDir(_) | StartError::Tls(_) => Failed::configuration(error),
+        StartError::Config(_) | StartError::Key(_) | StartError::DataDir(_) | StartError::Tls(_) => {
+            Failed::configuration(error)
+        }
         StartError::Door(_) | StartError::Store(_) | StartError::Audit(_) | StartError::Setup(_) => {
             Failed::because(error)
         }

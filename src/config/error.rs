@@ -11,6 +11,7 @@ use super::address::AddressError;
 use super::duration::SpanError;
 use super::json::JsonPath;
 use super::reference::ReferenceError;
+use super::seal::SealError;
 use crate::engine::{InstanceKey, KeyError};
 
 /// How many errors are kept; the rest are only counted.
@@ -115,8 +116,22 @@ pub enum Problem {
     User,
     #[error("must hold either tokenId with secret, or user with password")]
     AuthForm,
-    #[error("must be a text, {{\"file\": …}} or {{\"env\": …}}")]
+    #[error("must be a text, {{\"file\": …}}, {{\"env\": …}} or {{\"encrypted\": …}}")]
     SecretForm,
+    #[error("{0}")]
+    Sealed(#[from] SealError),
+    #[error("cannot be kept, since none is stored; give it")]
+    NoStoredSecret,
+    #[error("must be given anew, since the address is another one and the stored secret is not sent elsewhere")]
+    SecretElsewhere,
+    #[error("refers to something on the daemon's machine; that is written into instances.json by hand")]
+    ReferenceByHand,
+    #[error("names another instance than the one that is changed; remove that one and add this")]
+    OtherInstance,
+    #[error("cannot be encrypted, since the system gave no randomness; try again")]
+    NoRandomness,
+    #[error("{0}")]
+    Key(String),
     #[error("must hold either caFile or fingerprint")]
     TlsForm,
     #[error("has no meaning for an http:// address; use https:// or remove it")]
@@ -218,20 +233,32 @@ impl Errors {
     }
 }
 
-/// The errors found so far in one JSON file.
+/// What a JSON value was read from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Source<'a> {
+    File(&'a Path),
+    Request,
+}
+
+/// The errors found so far in one JSON value.
 #[derive(Debug)]
-pub(super) struct FileErrors<'a> {
-    file: &'a Path,
+pub(super) struct JsonErrors<'a> {
+    source: Source<'a>,
     errors: Errors,
 }
 
-impl<'a> FileErrors<'a> {
-    pub(super) fn new(file: &'a Path) -> Self {
-        Self { file, errors: Errors::default() }
+impl<'a> JsonErrors<'a> {
+    pub(super) fn new(source: Source<'a>) -> Self {
+        Self { source, errors: Errors::default() }
     }
 
     pub(super) fn add(&mut self, at: &JsonPath<'_>, problem: impl Into<Problem>) {
-        self.errors.add(Place::File { file: self.file.to_owned(), at: at.to_string() }, problem);
+        let at = at.to_string();
+        let place = match self.source {
+            Source::File(file) => Place::File { file: file.to_owned(), at },
+            Source::Request => Place::Request(at),
+        };
+        self.errors.add(place, problem);
     }
 
     /// Records the error of a result and keeps its value.

@@ -61,6 +61,16 @@ pub(super) fn replace(
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| unwritable(&error))
 }
 
+/// The last check of [`replace`] for a file that is written over only if it holds what it held `before`.
+pub(super) fn is_still(path: &Path, before: Option<&Zeroizing<Vec<u8>>>) -> Result<(), Problem> {
+    let limit = before.map_or(0, |content| content.len() as u64);
+    match read(path, limit) {
+        Ok(now) if now.as_ref() == before => Ok(()),
+        Ok(_) | Err(Problem::TooLarge { .. }) => Err(Problem::KeepsChanging),
+        Err(problem) => Err(problem),
+    }
+}
+
 fn unreadable(error: &io::Error) -> Problem {
     Problem::Unreadable(error.to_string())
 }

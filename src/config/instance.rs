@@ -9,11 +9,13 @@ use zeroize::Zeroizing;
 
 use super::address;
 use super::duration::span_from_json;
-use super::error::{FileErrors, Problem};
+use super::entry::ENCRYPTED;
+use super::error::{JsonErrors, Problem};
 use super::instances::Instance;
 use super::json::{Fields, Json, JsonPath};
 use super::reference::{self, References};
 use super::revision;
+use super::seal::SecretPlace;
 use crate::engine::{INTERVAL_RANGE, InstanceKey, InstanceType, MAX_NAME_BYTES, Millis, TIMEOUT_RANGE};
 use crate::targets::{Access, Credentials, HttpCheck, ProxmoxAccess, Secret, Target, TcpCheck, Trust};
 
@@ -28,7 +30,7 @@ pub(super) struct Identity {
 }
 
 /// Takes type and name out of an entry.
-pub(super) fn read_identity(fields: &mut Fields<'_>, errors: &mut FileErrors<'_>) -> Identity {
+pub(super) fn read_identity(fields: &mut Fields<'_>, errors: &mut JsonErrors<'_>) -> Identity {
     let kind = fields.require("type", errors, |json| {
         let kinds = InstanceType::ALL.map(InstanceType::as_str);
         json.into_text()?.parse::<InstanceType>().map_err(|_| Problem::NotOneOf(kinds.to_vec()))
@@ -44,17 +46,18 @@ pub(super) fn read(
     identity: Identity,
     mut fields: Fields<'_>,
     references: &mut References<'_>,
-    errors: &mut FileErrors<'_>,
+    errors: &mut JsonErrors<'_>,
 ) -> Option<Instance> {
     let display_name = fields.read("displayName", errors, |json| short_text(json, MAX_NAME_BYTES));
     let enabled = fields.read("enabled", errors, Json::into_bool).unwrap_or(true);
     let interval = fields.read("interval", errors, |json| span_within(json, INTERVAL_RANGE));
     let timeout = fields.read("timeout", errors, |json| span_within(json, TIMEOUT_RANGE));
     // Which other fields belong here depends on the type.
+    let key = identity.key.as_ref();
     let access = match identity.kind? {
-        InstanceType::Pve => read_proxmox(&mut fields, 8006, references, errors).map(Access::Pve),
-        InstanceType::Pbs => read_proxmox(&mut fields, 8007, references, errors).map(Access::Pbs),
-        InstanceType::Pmg => read_proxmox(&mut fields, 8006, references, errors).map(Access::Pmg),
+        InstanceType::Pve => read_proxmox(key, &mut fields, 8006, references, errors).map(Access::Pve),
+        InstanceType::Pbs => read_proxmox(key, &mut fields, 8007, references, errors).map(Access::Pbs),
+        InstanceType::Pmg => read_proxmox(key, &mut fields, 8006, references, errors).map(Access::Pmg),
         InstanceType::Http => read_http(&mut fields, references, errors).map(Access::Http),
         InstanceType::Tcp => read_tcp(&mut fields, errors).map(Access::Tcp),
     };
@@ -66,10 +69,11 @@ pub(super) fn read(
 }
 
 fn read_proxmox(
+    key: Option<&InstanceKey>,
     fields: &mut Fields<'_>,
     port: u16,
     references: &mut References<'_>,
-    errors: &mut FileErrors<'_>,
+    errors: &mut JsonErrors<'_>,
 ) -> Option<ProxmoxAccess> {
     let url = fields.require("url", errors, |json| Ok(address::proxmox(&json.into_text()?, port)?));
     let others = fields.read("members", errors, |json| {
@@ -85,15 +89,16 @@ fn read_proxmox(
             .and_then(|member| if members.contains(&member) { Err(Problem::SameAddress) } else { Ok(member) });
         members.extend(errors.keep(&list.item(index), member));
     }
-    let credentials = read_auth(fields, references, errors);
+    let credentials = read_auth(key, fields, references, errors);
     let trust = read_trust(fields, references, errors);
     Some(ProxmoxAccess { members, credentials: credentials?, trust: trust? })
 }
 
 fn read_auth(
+    key: Option<&InstanceKey>,
     fields: &mut Fields<'_>,
     references: &mut References<'_>,
-    errors: &mut FileErrors<'_>,
+    errors: &mut JsonErrors<'_>,
 ) -> Option<Credentials> {
     let path = fields.path.field("auth");
     let auth = fields.require("auth", errors, Ok)?;
@@ -104,12 +109,12 @@ fn read_auth(
     match (token, login) {
         ((Some(id), Some(secret)), (None, None)) => {
             let id = errors.keep(&path.field("tokenId"), token_id(id));
-            let secret = read_secret(secret, &path.field("secret"), references, errors);
+            let secret = read_secret(key, "secret", secret, &path, references, errors);
             Some(Credentials::Token { id: id?, secret: secret? })
         }
         ((None, None), (Some(user), Some(password))) => {
             let user = errors.keep(&path.field("user"), user_at_realm(user));
-            let password = read_secret(password, &path.field("password"), references, errors);
+            let password = read_secret(key, "password", password, &path, references, errors);
             Some(Credentials::Password { user: user?, password: password? })
         }
         _ => {
@@ -120,34 +125,42 @@ fn read_auth(
 }
 
 fn read_secret(
+    key: Option<&InstanceKey>,
+    field: &'static str,
     json: Json,
-    path: &JsonPath<'_>,
+    auth: &JsonPath<'_>,
     references: &mut References<'_>,
-    errors: &mut FileErrors<'_>,
+    errors: &mut JsonErrors<'_>,
 ) -> Option<Secret> {
+    let path = auth.field(field);
     let json = match json {
-        Json::Text(text) => return errors.keep(path, reference::secret(&Zeroizing::new(text), || "the text".into())),
+        Json::Text(text) => return errors.keep(&path, reference::secret(&Zeroizing::new(text), || "the text".into())),
         Json::Object(_) => json,
         other => {
-            errors.add(path, other.wrong_type("a text, {\"file\": …} or {\"env\": …}"));
+            errors.add(&path, other.wrong_type("a text, {\"file\": …}, {\"env\": …} or {\"encrypted\": …}"));
             return None;
         }
     };
-    let mut source = Fields::open(json, path, errors)?;
+    let mut source = Fields::open(json, &path, errors)?;
     let file = source.read("file", errors, Json::into_text);
     let variable = source.read("env", errors, Json::into_text);
+    let sealed = source.read(ENCRYPTED, errors, Json::into_text);
     source.finish(errors);
-    match (file, variable) {
-        (Some(file), None) => errors.keep(&path.field("file"), references.secret_of_file(&file)),
-        (None, Some(variable)) => errors.keep(&path.field("env"), references.secret_of_variable(&variable)),
+    match (file, variable, sealed) {
+        (Some(file), None, None) => errors.keep(&path.field("file"), references.secret_of_file(&file)),
+        (None, Some(variable), None) => errors.keep(&path.field("env"), references.secret_of_variable(&variable)),
+        (None, None, Some(sealed)) => {
+            let place = SecretPlace { instance: key?, field };
+            errors.keep(&path.field(ENCRYPTED), references.open(place, &sealed))
+        }
         _ => {
-            errors.add(path, Problem::SecretForm);
+            errors.add(&path, Problem::SecretForm);
             None
         }
     }
 }
 
-fn read_trust(fields: &mut Fields<'_>, references: &mut References<'_>, errors: &mut FileErrors<'_>) -> Option<Trust> {
+fn read_trust(fields: &mut Fields<'_>, references: &mut References<'_>, errors: &mut JsonErrors<'_>) -> Option<Trust> {
     let path = fields.path.field("tls");
     let Some(tls) = fields.take("tls") else { return Some(Trust::System) };
     let mut tls = Fields::open(tls, &path, errors)?;
@@ -170,7 +183,7 @@ fn read_trust(fields: &mut Fields<'_>, references: &mut References<'_>, errors: 
 fn read_http(
     fields: &mut Fields<'_>,
     references: &mut References<'_>,
-    errors: &mut FileErrors<'_>,
+    errors: &mut JsonErrors<'_>,
 ) -> Option<HttpCheck> {
     let url = fields.require("url", errors, |json| Ok(address::http(&json.into_text()?)?));
     let method = fields.read("method", errors, method).unwrap_or_else(|| "GET".to_owned());
@@ -189,7 +202,7 @@ fn read_http(
     Some(HttpCheck { url, method, expected_status, body_contains, trust })
 }
 
-fn read_tcp(fields: &mut Fields<'_>, errors: &mut FileErrors<'_>) -> Option<TcpCheck> {
+fn read_tcp(fields: &mut Fields<'_>, errors: &mut JsonErrors<'_>) -> Option<TcpCheck> {
     let host = fields.require("host", errors, |json| address::host(&json.into_text()?).ok_or(Problem::Host));
     let port = fields.require("port", errors, |json| {
         let number = json.as_number().and_then(serde_json::Number::as_u64);

@@ -5,16 +5,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use zeroize::Zeroizing;
+
 use super::environment::Environment;
-use super::error::{ConfigErrors, FileErrors, Problem};
+use super::error::{ConfigError, ConfigErrors, JsonErrors, Place, Problem, Source};
 use super::files;
 use super::instance;
 use super::json::{Fields, Json, JsonPath};
-use super::reference::References;
+use super::keyring::Keyring;
+use super::reference::{Authorities, References};
 use crate::engine::{InstanceKey, Millis};
 use crate::targets::Target;
 
-const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
+pub(super) const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 const MAX_INSTANCES: usize = 1_000_000;
 
 /// One instance of the fleet, as configured.
@@ -34,33 +37,74 @@ pub struct Instance {
     pub revision: u64,
 }
 
+/// The content of a file, which may hold secrets.
+pub(super) type Content = Zeroizing<Vec<u8>>;
+
 /// What came of reading the file, and the files that it refers to, which are known even if it is refused.
 pub(super) struct Reading {
     /// The fleet; `None` if there is no file.
     pub(super) instances: Result<Option<Vec<Instance>>, ConfigErrors>,
+    /// What the file holds, if it could be read at all.
+    pub(super) content: Option<Content>,
     pub(super) referenced_files: BTreeSet<PathBuf>,
 }
 
-/// Reads the file; paths in it are taken from the folder that it is in.
-pub(super) fn read(file: &Path, environment: &Environment) -> Reading {
-    let folder = file.parent().unwrap_or_else(|| Path::new("/"));
-    let mut references = References::new(folder, environment);
-    let instances = read_file(file, &mut references);
-    Reading { instances, referenced_files: references.into_files() }
+/// What is around an inventory: it refers to files and variables, and its secrets are encrypted.
+#[derive(Clone, Copy)]
+pub(super) struct Surroundings<'a> {
+    /// `instances.json`; paths in it are taken from the folder that it is in.
+    pub(super) file: &'a Path,
+    pub(super) environment: &'a Environment,
+    pub(super) keys: Option<&'a Keyring>,
 }
 
-fn read_file(file: &Path, references: &mut References<'_>) -> Result<Option<Vec<Instance>>, ConfigErrors> {
-    let mut errors = FileErrors::new(file);
-    let json = match files::read(file, MAX_FILE_BYTES) {
-        Ok(None) => return Ok(None),
-        Ok(Some(content)) => Json::parse(&content),
-        Err(problem) => Err(problem),
+impl<'a> Surroundings<'a> {
+    fn references(self) -> References<'a> {
+        let folder = self.file.parent().unwrap_or_else(|| Path::new("/"));
+        References::new(folder, self.environment, self.keys)
+    }
+}
+
+/// Reads the file.
+pub(super) fn read(around: Surroundings<'_>) -> Reading {
+    match files::read(around.file, MAX_FILE_BYTES) {
+        Ok(None) => Reading { instances: Ok(None), content: None, referenced_files: BTreeSet::new() },
+        Ok(Some(content)) => read_content(content, around, Authorities::new()),
+        Err(problem) => {
+            let mut errors = JsonErrors::new(Source::File(around.file));
+            errors.add(&JsonPath::Root, problem);
+            Reading { instances: errors.or(None), content: None, referenced_files: BTreeSet::new() }
+        }
+    }
+}
+
+/// Reads what the file holds, or is to hold once files of `authorities` are there.
+pub(super) fn read_content(content: Content, around: Surroundings<'_>, authorities: Authorities) -> Reading {
+    let mut references = around.references().with_authorities(authorities);
+    let mut errors = JsonErrors::new(Source::File(around.file));
+    let json = errors.keep(&JsonPath::Root, Json::parse(&content));
+    let instances = json.map(|json| read_document(json, &mut references, &mut errors));
+    Reading { instances: errors.or(instances), content: Some(content), referenced_files: references.into_files() }
+}
+
+/// Something that is wrong with a file as a whole.
+pub(super) fn file_error(path: &Path, problem: Problem) -> ConfigError {
+    ConfigError { place: Place::File { file: path.to_owned(), at: String::new() }, problem }
+}
+
+/// Reads one entry that was given in a request.
+pub(super) fn read_entry(entry: Json, around: Surroundings<'_>) -> Result<Instance, ConfigErrors> {
+    let mut errors = JsonErrors::new(Source::Request);
+    let read = |errors: &mut JsonErrors<'_>| {
+        let mut fields = Fields::open(entry, &JsonPath::Root, errors)?;
+        let identity = instance::read_identity(&mut fields, errors);
+        instance::read(identity, fields, &mut around.references(), errors)
     };
-    let instances = errors.keep(&JsonPath::Root, json).map(|json| read_document(json, references, &mut errors));
-    errors.or(instances)
+    let instance = read(&mut errors);
+    errors.or(instance).map(|instance| instance.expect("what is without errors is whole"))
 }
 
-fn read_document(json: Json, references: &mut References<'_>, errors: &mut FileErrors<'_>) -> Vec<Instance> {
+fn read_document(json: Json, references: &mut References<'_>, errors: &mut JsonErrors<'_>) -> Vec<Instance> {
     let Some(mut document) = Fields::open(json, &JsonPath::Root, errors) else { return Vec::new() };
     let items = document.require("instances", errors, |list| {
         let items = list.into_array()?;

@@ -8,7 +8,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Number;
 
-use super::error::{FileErrors, Problem};
+use super::error::{JsonErrors, Problem};
 
 /// A JSON value that keeps the order of its keys. It may hold secrets, so it has no `Debug`.
 #[derive(Clone, PartialEq)]
@@ -25,12 +25,18 @@ impl Json {
     /// Reads a whole document.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, Problem> {
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-        serde_json::from_slice(bytes).map_err(|error| {
-            let (line, column) = (error.line(), error.column());
-            let reason = error.to_string();
-            let position = format!(" at line {line} column {column}");
-            Problem::Syntax { line, column, reason: reason.strip_suffix(&position).unwrap_or(&reason).to_owned() }
-        })
+        serde_json::from_slice(bytes).map_err(|error| syntax_problem(&error))
+    }
+
+    /// The value of a field; `None` if there is none, or this is no object.
+    pub(super) fn get(&self, name: &str) -> Option<&Self> {
+        let Self::Object(entries) = self else { return None };
+        entries.iter().find(|(entry, _)| entry == name).map(|(_, value)| value)
+    }
+
+    pub(super) fn get_mut(&mut self, name: &str) -> Option<&mut Self> {
+        let Self::Object(entries) = self else { return None };
+        entries.iter_mut().find(|(entry, _)| entry == name).map(|(_, value)| value)
     }
 
     /// What kind of value it is, for an error.
@@ -83,6 +89,14 @@ impl Json {
             other => Err(other.wrong_type("an object")),
         }
     }
+}
+
+/// A text that is not JSON, and where.
+pub(super) fn syntax_problem(error: &serde_json::Error) -> Problem {
+    let (line, column) = (error.line(), error.column());
+    let reason = error.to_string();
+    let position = format!(" at line {line} column {column}");
+    Problem::Syntax { line, column, reason: reason.strip_suffix(&position).unwrap_or(&reason).to_owned() }
 }
 
 /// The names that an object holds more than once.
@@ -226,7 +240,7 @@ pub(super) struct Fields<'p> {
 
 impl<'p> Fields<'p> {
     /// Opens an object; reports what is none, and names that stand in it more than once.
-    pub(super) fn open(json: Json, path: &'p JsonPath<'p>, errors: &mut FileErrors<'_>) -> Option<Self> {
+    pub(super) fn open(json: Json, path: &'p JsonPath<'p>, errors: &mut JsonErrors<'_>) -> Option<Self> {
         let entries = errors.keep(path, json.into_object())?;
         for name in repeated_names(&entries) {
             errors.add(&path.field(&name), Problem::Repeated);
@@ -252,7 +266,7 @@ impl<'p> Fields<'p> {
     pub(super) fn read<T>(
         &mut self,
         name: &'static str,
-        errors: &mut FileErrors<'_>,
+        errors: &mut JsonErrors<'_>,
         read: impl FnOnce(Json) -> Result<T, Problem>,
     ) -> Option<T> {
         let value = self.take(name)?;
@@ -263,7 +277,7 @@ impl<'p> Fields<'p> {
     pub(super) fn require<T>(
         &mut self,
         name: &'static str,
-        errors: &mut FileErrors<'_>,
+        errors: &mut JsonErrors<'_>,
         read: impl FnOnce(Json) -> Result<T, Problem>,
     ) -> Option<T> {
         let result = self.take(name).ok_or(Problem::Missing).and_then(read);
@@ -271,7 +285,7 @@ impl<'p> Fields<'p> {
     }
 
     /// Reports what nobody took.
-    pub(super) fn finish(self, errors: &mut FileErrors<'_>) {
+    pub(super) fn finish(self, errors: &mut JsonErrors<'_>) {
         for (name, _) in &self.entries {
             errors.add(&self.path.field(name), unknown(name, &self.known));
         }

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Mutex, MutexGuard};
 
 use super::{ConfigErrors, SystemConfig};
 
@@ -17,19 +16,12 @@ pub type RefusedEdits = BTreeMap<PathBuf, ConfigErrors>;
 pub struct LiveConfig {
     system: Arc<ArcSwap<SystemConfig>>,
     refused: Arc<ArcSwap<RefusedEdits>>,
-    /// Held from the reading of settings until they are in force, so that the last ones on disk are the last in force.
-    change: Arc<Mutex<()>>,
 }
 
 impl LiveConfig {
     /// Begins with the settings that were loaded at the start.
     pub fn new(system: SystemConfig) -> Self {
-        Self { system: Arc::new(ArcSwap::from_pointee(system)), refused: Arc::default(), change: Arc::default() }
-    }
-
-    /// The turn to change the settings: from reading or writing the file until they are in force and accepted here.
-    pub async fn change(&self) -> MutexGuard<'_, ()> {
-        self.change.lock().await
+        Self { system: Arc::new(ArcSwap::from_pointee(system)), refused: Arc::default() }
     }
 
     /// The settings in force.

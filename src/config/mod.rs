@@ -3,18 +3,26 @@
 //! Everything is validated as a whole: a broken edit changes nothing, and its errors say where, what and what to do.
 
 mod address;
+mod bundle;
 mod data_dir;
 mod definitions;
+mod document;
 mod duration;
+mod edit;
+mod entry;
 mod environment;
 mod error;
 mod files;
+mod follow;
 mod instance;
 mod instances;
 mod json;
+mod keyring;
 mod live;
 mod reference;
 mod revision;
+mod seal;
+mod snapshot;
 mod system;
 mod watch;
 
@@ -23,18 +31,26 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use address::AddressError;
+pub use bundle::{Bundle, BundleError, MAX_BUNDLE_BYTES, PreparedImport};
 pub use data_dir::DataDir;
 pub use definitions::{SETTINGS, SettingDefinition, settings_markdown};
 pub use duration::{SpanError, parse_span};
+pub use edit::{EditError, InventoryEdit, PreparedInventory, StoredEntry};
+pub use entry::{GivenEntry, ShownEntry};
 pub use environment::Environment;
 pub use error::{ConfigError, ConfigErrors, Place, Problem};
+pub use follow::{ConfigEvent, Follower, Seen};
 pub use instances::Instance;
+pub use keyring::{Keyring, SECRETS_KEY};
 pub use live::{LiveConfig, RefusedEdits};
 pub use reference::ReferenceError;
-pub use system::{EffectiveSetting, Origin, SettingsPatch, SystemConfig, SystemFile};
-pub use watch::{ConfigEvent, ConfigWatcher};
+pub use seal::SealError;
+pub use snapshot::{Difference, FieldDifference, InstanceChange, InstanceDifference, Snapshot};
+pub use system::{EffectiveSetting, Origin, PreparedSettings, SettingsPatch, SystemConfig, SystemFile};
+pub use watch::{Look, LookAtFiles, Looked, watch_files};
 
 use error::Errors;
+use instances::Surroundings;
 
 /// The configuration as it was loaded at the start.
 ///
@@ -61,6 +77,7 @@ pub struct Config {
     pub system: SystemConfig,
     /// The fleet, in the order of `instances.json`.
     pub instances: Arc<[Instance]>,
+    keys: Option<Arc<Keyring>>,
     referenced_files: BTreeSet<PathBuf>,
     found: Found,
 }
@@ -89,7 +106,13 @@ impl Config {
             errors.append(broken);
             Default::default()
         });
-        let reading = instances::read(&data_dir.instances_file(), environment);
+        let keys = Keyring::read(data_dir.path()).unwrap_or_else(|error| {
+            let place = Place::Folder(data_dir.path().to_owned());
+            errors.add(place, Problem::Key(error.to_string()));
+            None
+        });
+        let file = data_dir.instances_file();
+        let reading = instances::read(Surroundings { file: &file, environment, keys: keys.as_ref() });
         let instances = reading.instances.unwrap_or_else(|broken| {
             errors.append(broken);
             None
@@ -100,6 +123,7 @@ impl Config {
             system_file: Arc::new(system_file),
             system,
             instances: instances.unwrap_or_default().into(),
+            keys: keys.map(Arc::new),
             referenced_files: reading.referenced_files,
             found,
         })

@@ -17,23 +17,39 @@ use zeroize::Zeroizing;
 use super::environment::Environment;
 use super::error::Problem;
 use super::files;
+use super::keyring::Keyring;
+use super::seal::{SealError, SecretPlace};
 use crate::targets::Secret;
 
 const MAX_SECRET_BYTES: u64 = 64 * 1024;
-const MAX_CA_BYTES: u64 = 4 * 1024 * 1024;
+pub(super) const MAX_CA_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Files of certificate authorities, and what came of reading them.
+pub(super) type Authorities = BTreeMap<PathBuf, Result<Vec<CertificateDer<'static>>, ReferenceError>>;
 
 /// Fetches what is referred to.
 pub(super) struct References<'a> {
     folder: &'a Path,
     environment: &'a Environment,
+    keys: Option<&'a Keyring>,
     secrets: BTreeMap<PathBuf, Result<Secret, ReferenceError>>,
-    authorities: BTreeMap<PathBuf, Result<Vec<CertificateDer<'static>>, ReferenceError>>,
+    authorities: Authorities,
 }
 
 impl<'a> References<'a> {
-    /// Paths that are relative are taken from `folder`.
-    pub(super) fn new(folder: &'a Path, environment: &'a Environment) -> Self {
-        Self { folder, environment, secrets: BTreeMap::new(), authorities: BTreeMap::new() }
+    /// Paths that are relative are taken from `folder`; `keys` open what is encrypted.
+    pub(super) fn new(folder: &'a Path, environment: &'a Environment, keys: Option<&'a Keyring>) -> Self {
+        Self { folder, environment, keys, secrets: BTreeMap::new(), authorities: BTreeMap::new() }
+    }
+
+    /// The same with files of authorities that need not be read any more.
+    pub(super) fn with_authorities(self, authorities: Authorities) -> Self {
+        Self { authorities, ..self }
+    }
+
+    /// The secret that is encrypted in place.
+    pub(super) fn open(&self, place: SecretPlace<'_>, sealed: &str) -> Result<Secret, SealError> {
+        self.keys.ok_or(SealError::NoKey)?.open(place, sealed)
     }
 
     /// The secret that a variable holds.
@@ -86,7 +102,12 @@ fn read_secret(path: &Path) -> Result<Secret, ReferenceError> {
 
 fn read_authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, ReferenceError> {
     let content = read_open(path, open(path)?, MAX_CA_BYTES)?;
-    let certificates: Result<Vec<CertificateDer<'static>>, _> = CertificateDer::pem_slice_iter(&content).collect();
+    certificates_in(path, &content)
+}
+
+/// The certificates in what the file at `path` holds, or is to hold.
+pub(super) fn certificates_in(path: &Path, content: &[u8]) -> Result<Vec<CertificateDer<'static>>, ReferenceError> {
+    let certificates: Result<Vec<CertificateDer<'static>>, _> = CertificateDer::pem_slice_iter(content).collect();
     let usable = certificates.ok().filter(|certificates| {
         let mut store = RootCertStore::empty();
         !certificates.is_empty() && certificates.iter().all(|certificate| store.add(certificate.clone()).is_ok())
@@ -176,7 +197,7 @@ mod tests {
     fn the_line_break_after_a_secret_is_not_part_of_it() {
         let folder = tempfile::tempdir().unwrap();
         let environment = Environment::default();
-        let mut references = References::new(folder.path(), &environment);
+        let mut references = References::new(folder.path(), &environment, None);
         file(folder.path(), "secret", b" two words \r\n", 0o640);
         assert_eq!(references.secret_of_file("secret").unwrap().expose(), " two words ");
         assert_eq!(references.into_files(), [folder.path().join("secret")].into());
@@ -187,7 +208,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let environment = Environment::default();
         let path = file(folder.path(), "secret", b"hunter2", 0o644);
-        let error = References::new(folder.path(), &environment).secret_of_file(&path).unwrap_err();
+        let error = References::new(folder.path(), &environment, None).secret_of_file(&path).unwrap_err();
         assert_eq!(error.to_string(), format!("{path} is open to every user (mode 644); run: chmod o-rwx {path}"));
     }
 
@@ -195,7 +216,7 @@ mod tests {
     fn what_is_no_secret_is_refused_without_showing_it() {
         let folder = tempfile::tempdir().unwrap();
         let environment: Environment = [("EMPTY", ""), ("TWO_LINES", "hunter2\nhunter3")].into_iter().collect();
-        let mut references = References::new(folder.path(), &environment);
+        let mut references = References::new(folder.path(), &environment, None);
         let big = vec![b'x'; usize::try_from(MAX_SECRET_BYTES).unwrap() + 1];
         for (content, expected) in [
             (&b"\n"[..], "is empty"),
@@ -219,7 +240,7 @@ mod tests {
     fn a_ca_file_must_hold_certificates() {
         let folder = tempfile::tempdir().unwrap();
         let environment = Environment::default();
-        let mut references = References::new(folder.path(), &environment);
+        let mut references = References::new(folder.path(), &environment, None);
         let key = rcgen::generate_simple_self_signed(["pve".to_owned()]).unwrap();
         file(folder.path(), "ca.pem", key.cert.pem().repeat(2).as_bytes(), 0o644);
         assert_eq!(references.authorities_of_file("ca.pem").unwrap(), [key.cert.der().clone(), key.cert.der().clone()]);

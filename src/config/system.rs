@@ -8,12 +8,12 @@ use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use zeroize::Zeroizing;
 
 use super::definitions::{SETTINGS, SettingDefinition};
 use super::environment::Environment;
 use super::error::{ConfigError, ConfigErrors, Errors, Place, Problem};
 use super::files;
+use super::instances::Content;
 use super::json::{Json, printable, repeated_names, unknown};
 use crate::engine::{Settings, SettingsDraft, SettingsError, SettingsErrors, SettingsField};
 
@@ -89,6 +89,14 @@ impl SystemConfig {
 #[serde(try_from = "Json")]
 pub struct SettingsPatch(Vec<(String, Json)>);
 
+impl SettingsPatch {
+    /// Takes out what is said under `name`, which is no setting.
+    pub fn take_text(&mut self, name: &str) -> Option<String> {
+        let at = self.0.iter().position(|(entry, value)| entry == name && matches!(value, Json::Text(_)))?;
+        self.0.remove(at).1.into_text().ok()
+    }
+}
+
 impl TryFrom<Json> for SettingsPatch {
     type Error = Problem;
 
@@ -104,6 +112,27 @@ pub struct SystemFile {
     environment: Environment,
     /// Held while the file is being changed.
     update: Mutex<()>,
+}
+
+/// Changed settings that are valid and yet to be written.
+pub struct PreparedSettings {
+    /// What the file held when they were prepared.
+    before: Option<Content>,
+    /// What it is to hold.
+    content: Vec<u8>,
+    config: SystemConfig,
+}
+
+impl PreparedSettings {
+    /// What the file is to hold.
+    pub fn content(&self) -> &[u8] {
+        &self.content
+    }
+
+    /// The settings that are then in force.
+    pub fn config(&self) -> &SystemConfig {
+        &self.config
+    }
 }
 
 impl SystemFile {
@@ -127,7 +156,15 @@ impl SystemFile {
     /// Everything that is wrong in the file and in the environment.
     pub fn load(&self) -> Result<Option<SystemConfig>, ConfigErrors> {
         let Some(content) = self.read()? else { return Ok(None) };
-        self.layers(self.parse(&content)?, &[]).map(Some)
+        self.settings_of(&content).map(Some)
+    }
+
+    /// The settings if the file held this.
+    ///
+    /// # Errors
+    /// Everything that is wrong in it and in the environment.
+    pub(super) fn settings_of(&self, content: &[u8]) -> Result<SystemConfig, ConfigErrors> {
+        self.layers(self.parse(content)?, &[])
     }
 
     /// The settings when there is no file.
@@ -144,22 +181,12 @@ impl SystemFile {
     /// All reasons why nothing was changed: a setting is unknown, repeated or pinned by the environment, a rule would
     /// be broken, the file is broken as it is, it cannot be written, or others keep changing it.
     pub fn update(&self, patch: &SettingsPatch) -> Result<SystemConfig, ConfigErrors> {
-        let (patch, refused) = self.check_patch(patch);
         // The lock guards no data, so one that a panic left behind is as good as any.
         let _alone = self.update.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         for _ in 0..MAX_ATTEMPTS {
-            let before = self.read()?;
-            let mut entries = before.as_ref().map_or(Ok(Vec::new()), |content| self.parse(content))?;
-            for (name, value) in &patch {
-                merge(&mut entries, name, value);
-            }
-            let patched: Vec<&str> = patch.iter().map(|(name, _)| name.as_str()).collect();
-            let config = all_reasons(&refused, self.layers(entries.clone(), &patched))?;
-            let text = serde_json::to_vec_pretty(&Json::Object(entries));
-            let mut text = text.expect("a tree of texts and numbers is always JSON");
-            text.push(b'\n');
-            match self.replace(before.as_ref(), &text) {
-                Ok(()) => return Ok(config),
+            let prepared = self.prepare(patch)?;
+            match self.write(&prepared) {
+                Ok(()) => return Ok(prepared.config),
                 Err(Problem::KeepsChanging) => {}
                 Err(problem) => return Err(self.error(problem)),
             }
@@ -167,15 +194,49 @@ impl SystemFile {
         Err(self.error(Problem::KeepsChanging))
     }
 
-    /// Replaces the file if its content still is what it was `before`.
-    fn replace(&self, before: Option<&Zeroizing<Vec<u8>>>, text: &[u8]) -> Result<(), Problem> {
-        files::replace(&self.path, text, || {
-            let now = files::read(&self.path, MAX_FILE_BYTES)?;
-            if now.as_ref() == before { Ok(()) } else { Err(Problem::KeepsChanging) }
-        })
+    /// Works out what [`Self::update`] would write, and writes nothing.
+    ///
+    /// # Errors
+    /// As for [`Self::update`].
+    pub fn prepare(&self, patch: &SettingsPatch) -> Result<PreparedSettings, ConfigErrors> {
+        let (patch, refused) = self.check_patch(patch);
+        let before = self.read()?;
+        let mut entries = before.as_ref().map_or(Ok(Vec::new()), |content| self.parse(content))?;
+        for (name, value) in &patch {
+            merge(&mut entries, name, value);
+        }
+        let patched: Vec<&str> = patch.iter().map(|(name, _)| name.as_str()).collect();
+        let config = all_reasons(&refused, self.layers(entries.clone(), &patched))?;
+        let content = serde_json::to_vec_pretty(&Json::Object(entries));
+        let mut content = content.expect("a tree of texts and numbers is always JSON");
+        content.push(b'\n');
+        Ok(PreparedSettings { before, content, config })
     }
 
-    fn read(&self) -> Result<Option<Zeroizing<Vec<u8>>>, ConfigErrors> {
+    /// Works out what it takes to have the file hold this, and writes nothing.
+    ///
+    /// # Errors
+    /// Everything that is wrong in it and in the environment, or the file cannot be read.
+    pub fn prepare_content(&self, content: Vec<u8>) -> Result<PreparedSettings, ConfigErrors> {
+        let config = self.settings_of(&content)?;
+        Ok(PreparedSettings { before: self.read()?, content, config })
+    }
+
+    /// Writes what was prepared.
+    ///
+    /// # Errors
+    /// The file is not what it was any more, or it cannot be written. It is as it was then.
+    pub fn write(&self, prepared: &PreparedSettings) -> Result<(), Problem> {
+        self.replace(prepared.before.as_ref(), &prepared.content)
+    }
+
+    /// Replaces the file if its content still is what it was `before`.
+    fn replace(&self, before: Option<&Content>, text: &[u8]) -> Result<(), Problem> {
+        files::replace(&self.path, text, || files::is_still(&self.path, before))
+    }
+
+    /// What the file holds; `None` if there is none.
+    pub(super) fn read(&self) -> Result<Option<Content>, ConfigErrors> {
         files::read(&self.path, MAX_FILE_BYTES).map_err(|problem| self.error(problem))
     }
 
@@ -345,9 +406,9 @@ mod tests {
         let file = SystemFile::new(folder.path().join("system.json"), Environment::default());
         std::fs::write(file.path(), "by hand").unwrap();
         assert_eq!(file.replace(None, b"{}"), Err(Problem::KeepsChanging));
-        assert_eq!(file.replace(Some(&Zeroizing::new(b"before".to_vec())), b"{}"), Err(Problem::KeepsChanging));
+        assert_eq!(file.replace(Some(&Content::new(b"before".to_vec())), b"{}"), Err(Problem::KeepsChanging));
         assert_eq!(std::fs::read(file.path()).unwrap(), b"by hand");
-        assert_eq!(file.replace(Some(&Zeroizing::new(b"by hand".to_vec())), b"{}"), Ok(()));
+        assert_eq!(file.replace(Some(&Content::new(b"by hand".to_vec())), b"{}"), Ok(()));
         assert_eq!(std::fs::read(file.path()).unwrap(), b"{}");
     }
 }

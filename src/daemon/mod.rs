@@ -1,7 +1,6 @@
 //! The daemon: configuration, scheduler, API and metrics put together, started and stopped as one.
 
 mod callers;
-mod configure;
 mod doors;
 mod start;
 mod tls;

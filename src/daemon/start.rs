@@ -5,29 +5,26 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use thiserror::Error;
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::configure::Configurator;
 use super::doors::{DoorError, Doors, Traces, serve};
 use super::tls::{Tls, TlsError, TlsFiles};
 use crate::api::{Api, router, with_security_headers};
-use crate::config::{Config, ConfigError, ConfigErrors, ConfigWatcher, DataDir, Environment, LiveConfig};
+use crate::config::{Config, ConfigError, ConfigErrors, DataDir, Environment, Follower, Keyring, LiveConfig};
+use crate::configure::{Configurator, Followers};
 use crate::engine::{Engine, Millis};
 use crate::fleet::Fleet;
 use crate::runtime::{Clock, Drained, Driver, Handle, TokioClock};
 use crate::security::audit::{AuditError, AuditLog, Retention};
-use crate::security::{AccountError, Accounts, HashCost, Hasher, TokenStore};
+use crate::security::{AccountError, Accounts, HashCost, Hasher, KeyFileError, TokenStore};
 use crate::store::{DATABASE, Store, StoreError};
 use crate::targets::Secret;
 use crate::telemetry::{LogSubscriber, Metrics};
 
 /// The name of the unix socket in the data folder.
 pub const SOCKET: &str = "pulse.sock";
-/// How many edits may wait to be applied.
-const PENDING_EDITS: usize = 16;
 /// How long calls under way may take after the scheduler has stopped.
 const LAST_CALLS: Millis = Millis::from_secs(5);
 /// How often there is a round of housekeeping.
@@ -79,6 +76,9 @@ pub enum StartError {
     /// The audit log cannot be continued.
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// The key of the secrets cannot be used or made.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
     /// The setup token cannot be made.
     #[error(transparent)]
     Setup(#[from] AccountError),
@@ -119,6 +119,8 @@ pub struct Stopped {
 /// What the daemon works on.
 struct Ground {
     config: Config,
+    keys: Keyring,
+    store: Store,
     audit: AuditLog,
     tokens: TokenStore,
     accounts: Accounts,
@@ -153,7 +155,7 @@ impl Daemon {
 
     async fn build(options: Options, doors: Doors, ground: Ground, setup_token: Option<Secret>) -> Self {
         let Doors { api, metrics, socket, traces } = doors;
-        let Ground { config, audit, tokens, accounts, tls, clock, tasks } = ground;
+        let Ground { config, keys, store, audit, tokens, accounts, tls, clock, tasks } = ground;
         let (stop_polls, stop_calls) = (CancellationToken::new(), CancellationToken::new());
         let any_clock: Arc<dyn Clock> = clock.clone();
         let fleet = Fleet::new(any_clock.clone());
@@ -163,13 +165,22 @@ impl Daemon {
         let driver = driver.subscribe(fleet.reading_keeper()).subscribe(counters.subscriber());
         let driver = spawn_driver(driver.subscribe(LogSubscriber), stop_polls.clone());
 
+        let specs = fleet.replace(&config.instances);
+        // It fails only if the driver is gone, and then every call says so.
+        let _ = handle.replace_inventory(specs).await;
         let live = LiveConfig::new(config.system.clone());
+        let followers = Followers { live: live.clone(), scheduler: Some((handle.clone(), fleet.clone())) };
+        let mut follower = Follower::new(&config);
+        follower.use_keys(Arc::new(keys));
+        let configurator = Configurator::new(follower, followers, store, any_clock.clone(), audit.clone());
+        // Callers wait meanwhile, so that the first version is what was found.
+        configurator.begin().await;
         let calls = Api {
             handle: handle.clone(),
             clock: any_clock.clone(),
             fleet: fleet.clone(),
-            config: live.clone(),
-            system_file: config.system_file.clone(),
+            config: live,
+            configurator: configurator.clone(),
             tokens,
             accounts: accounts.clone(),
             audit,
@@ -185,15 +196,7 @@ impl Daemon {
         tasks.spawn(serve(api, tls, calls.clone(), stop_calls.clone()));
         tasks.spawn(serve(socket, None, calls, stop_calls.clone()));
         tasks.spawn(serve(metrics, None, scrape, stop_calls.clone()));
-
-        let specs = fleet.replace(&config.instances);
-        // It fails only if the driver is gone, and then every call says so.
-        let _ = handle.replace_inventory(specs).await;
-        let (edits_out, edits) = mpsc::channel(PENDING_EDITS);
-        tasks.spawn(ConfigWatcher::new(&config).run(edits_out, stop_polls.clone()));
-        let Config { data_dir, system_file, .. } = config;
-        let configurator = Configurator { handle: handle.clone(), fleet, config: live, data_dir, system_file };
-        tasks.spawn(configurator.run(edits));
+        tasks.spawn(configurator.follow_edits(stop_polls.clone()));
         Self {
             handle,
             address,
@@ -238,8 +241,9 @@ impl Ground {
         let audit = AuditLog::open(store.clone(), folder, clock.clone(), tasks.clone()).await?;
         let tokens = TokenStore::load(store.clone(), audit.clone(), clock.clone()).await?;
         let hasher = Hasher::new(HashCost::Full);
-        let accounts = Accounts::load(store, audit.clone(), clock.clone(), hasher).await?;
-        Ok(Self { config, audit, tokens, accounts, tls, clock, tasks })
+        let accounts = Accounts::load(store.clone(), audit.clone(), clock.clone(), hasher).await?;
+        let keys = Keyring::read_or_make(folder)?;
+        Ok(Self { config, keys, store, audit, tokens, accounts, tls, clock, tasks })
     }
 }
 

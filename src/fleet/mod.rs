@@ -2,11 +2,16 @@
 //!
 //! Reads take no lock that a poll needs: the table is replaced as a whole, each reading by itself.
 
+mod test;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::sync::Semaphore;
+
+pub use test::{ConnectionTest, TestFailure};
 
 use crate::config::Instance;
 use crate::engine::{Event, Failure, FailureKind, InstanceKey, InstanceSpec, Outcome, Timestamp};
@@ -22,6 +27,8 @@ pub struct Fleet {
     members: Arc<ArcSwap<Members>>,
     connector: Arc<Connector>,
     clock: Arc<dyn Clock>,
+    /// Places for instances that are being tried.
+    tests: Arc<Semaphore>,
 }
 
 /// One instance: how it is configured, the client that polls it, and what was read last.
@@ -47,7 +54,12 @@ pub struct LastReading {
 impl Fleet {
     /// A fleet without instances.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { members: Arc::default(), connector: Arc::new(Connector::default()), clock }
+        Self {
+            members: Arc::default(),
+            connector: Arc::new(Connector::default()),
+            clock,
+            tests: Arc::new(Semaphore::new(test::TESTS_AT_ONCE)),
+        }
     }
 
     /// The instances as they are now.

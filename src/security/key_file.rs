@@ -44,6 +44,12 @@ pub enum KeyFileError {
         /// Its mode.
         mode: u32,
     },
+    /// It is another user's.
+    #[error("the key file {path} belongs to another user, who may have read it; chown it to the daemon's user if not")]
+    NotOurs {
+        /// The file.
+        path: PathBuf,
+    },
     /// It holds something else.
     #[error("the key file {path} does not hold a key of {LENGTH} bytes; restore it from a backup")]
     NotAKey {
@@ -56,11 +62,15 @@ impl KeyFile {
     /// Reads a key.
     ///
     /// # Errors
-    /// It is not there or not readable, others may read it, or it is no key.
+    /// It is not there or not readable, it is another user's, others may read it, or it is no key.
     pub fn read(path: &Path) -> Result<Self, KeyFileError> {
         let unreadable = |source| KeyFileError::Unreadable { path: path.to_owned(), source };
         let mut file = File::open(path).map_err(unreadable)?;
-        let mode = file.metadata().map_err(unreadable)?.mode() & 0o777;
+        let metadata = file.metadata().map_err(unreadable)?;
+        if metadata.uid() != rustix::process::geteuid().as_raw() {
+            return Err(KeyFileError::NotOurs { path: path.to_owned() });
+        }
+        let mode = metadata.mode() & 0o777;
         if mode & 0o077 != 0 {
             return Err(KeyFileError::TooOpen { path: path.to_owned(), mode });
         }

@@ -9,6 +9,7 @@ const STEPS: &[&str] = &[
     include_str!("migrations/01_audit.sql"),
     include_str!("migrations/02_tokens.sql"),
     include_str!("migrations/03_accounts.sql"),
+    include_str!("migrations/04_config.sql"),
 ];
 
 /// Takes the steps that are missing, all or none.

@@ -28,7 +28,7 @@ pub use client::{Client, ClientError, observed_fingerprint};
 pub use deadline::Now;
 pub use fault::FailedCall;
 pub use http::HttpReading;
-pub use net::{Connector, TrustError};
+pub use net::{CallSaid, Connector, TrustError};
 pub use proxmox::{
     CephStatus, Cluster, Datastore, DatastoreSettings, Disk, GarbageCollection, Guest, GuestKind, MailQueue,
     MailStatistics, NodeStatus, PbsReading, PmgNode, PmgReading, PveNode, PveReading, Quarantine, Storage,

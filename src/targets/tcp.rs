@@ -11,7 +11,7 @@ use super::client::ClientError;
 use super::deadline::Deadline;
 use super::digest::ChangeDigest;
 use super::fault::CallFailure;
-use super::net::Connector;
+use super::net::{CallSaid, Connector};
 use super::reading::{DownCategory, DownReason};
 use super::target::TcpCheck;
 use crate::engine::{FailureKind, Millis};
@@ -55,6 +55,12 @@ impl TcpClient {
         let start = deadline.now();
         let connected = self.connector.tcp(&self.host, self.port, deadline, cost).await;
         let latency = deadline.now() - start;
+        self.connector.note(|| CallSaid {
+            call: format!("TCP connection to {}:{}", self.host, self.port),
+            status: None,
+            took: latency,
+            problem: connected.as_ref().err().map(|fault| fault.problem.clone()),
+        });
         let fault = match connected {
             Ok(_) => return Ok(TcpReading { up: true, latency, reason: None }),
             Err(fault) => fault,

@@ -67,9 +67,36 @@ pub(crate) fn calls() -> Vec<Call> {
         call(get.clone(), "/api/version", Viewer),
         call(get, "/api/openapi.json", Viewer),
     ];
+    calls.extend(calls_about_the_configuration());
     calls.extend(calls_of_people());
     calls.extend(calls_about_users());
     calls
+}
+
+/// They work on the fleet of [`one_endpoint`], in this order.
+fn calls_about_the_configuration() -> [Call; 10] {
+    use Role::{Admin, Operator, Viewer};
+    let (get, post, put, delete) = (Method::GET, Method::POST, Method::PUT, Method::DELETE);
+    let tcp = |name: &str| json!({"instance": {"type": "tcp", "name": name, "host": "127.0.0.1", "port": 1}});
+    [
+        call(get.clone(), "/api/config/nodes", Viewer),
+        Call { body: Some(tcp("made")), answer: StatusCode::CREATED, ..call(post.clone(), "/api/config/nodes", Admin) },
+        Call {
+            body: Some(json!({"key": "tcp::fixed"})),
+            ..call(post.clone(), "/api/config/nodes/test-connection", Operator)
+        },
+        Call { at: "/api/config/nodes/tcp::fixed", ..call(get.clone(), "/api/config/nodes/{key}", Viewer) },
+        Call {
+            at: "/api/config/nodes/tcp%3A%3Afixed",
+            body: Some(tcp("fixed")),
+            ..call(put, "/api/config/nodes/{key}", Admin)
+        },
+        Call { at: "/api/config/nodes/tcp::made", ..call(delete.clone(), "/api/config/nodes/{key}", Admin) },
+        call(get.clone(), "/api/config/history", Admin),
+        Call { at: "/api/config/history/1", ..call(get.clone(), "/api/config/history/{version}", Admin) },
+        Call { body: Some(json!({"reason": "the table"})), ..call(post.clone(), "/api/config/rollback", Admin) },
+        call(post.clone(), "/api/config/rekey", Admin),
+    ]
 }
 
 /// Those by which people come in and leave. The credentials that are tried here have no session.
@@ -114,9 +141,35 @@ fn calls_about_users() -> [Call; 7] {
 
 const WORDS: &str = "a few words in a row";
 
+/// Calls that are answered over the unix socket alone, whoever makes them.
+fn local_calls() -> [(&'static str, Value); 2] {
+    let export = json!({"passphrase": "correct horse battery"});
+    [("/api/config/export", export), ("/api/config/import", json!("none"))]
+}
+
+#[tokio::test]
+async fn what_would_show_secrets_is_refused_to_every_token() {
+    let folder = Folder::quick(&one_endpoint());
+    let daemon = Daemon::start(&folder).await;
+    for role in Role::ALL {
+        let token = daemon.new_token(role.as_str(), role).await;
+        for (path, body) in local_calls() {
+            let response = daemon.anonymous(Method::POST, path).bearer_auth(&token).json(&body).send().await.unwrap();
+            let code = if role == Role::Admin { "local_only" } else { "forbidden" };
+            assert_is_problem(&response.json().await.unwrap(), 403, code);
+        }
+    }
+    daemon.stop().await;
+}
+
+/// A fleet of one endpoint that is down.
+pub(crate) fn one_endpoint() -> Value {
+    json!({"instances": [{"type": "tcp", "name": "fixed", "host": "127.0.0.1", "port": 1}]})
+}
+
 #[tokio::test]
 async fn every_documented_call_is_in_the_table_of_calls_and_the_other_way_round() {
-    let folder = Folder::quick(&json!({"instances": []}));
+    let folder = Folder::quick(&one_endpoint());
     let daemon = Daemon::start(&folder).await;
     let document = daemon.get("/api/openapi.json").await;
     let paths = document["paths"].as_object().unwrap();
@@ -125,7 +178,8 @@ async fn every_documented_call_is_in_the_table_of_calls_and_the_other_way_round(
         .flat_map(|(path, methods)| methods.as_object().unwrap().keys().map(|method| (method.clone(), path.clone())))
         .collect();
     let named = |method: &Method, path: &str| (method.as_str().to_lowercase(), path.to_owned());
-    let tabled: BTreeSet<_> = calls().iter().map(|call| named(&call.method, call.path)).collect();
+    let local = local_calls().map(|(path, _)| named(&Method::POST, path));
+    let tabled: BTreeSet<_> = calls().iter().map(|call| named(&call.method, call.path)).chain(local).collect();
     let routed: BTreeSet<_> = pulse::api::ROUTES.iter().map(|route| named(&route.method, route.path)).collect();
     assert_eq!(documented, tabled);
     assert_eq!(routed, tabled);
@@ -144,7 +198,7 @@ async fn every_documented_call_is_in_the_table_of_calls_and_the_other_way_round(
 
 #[tokio::test]
 async fn every_call_is_refused_without_the_right_token_and_answered_with_it() {
-    let folder = Folder::quick(&json!({"instances": []}));
+    let folder = Folder::quick(&one_endpoint());
     let daemon = Daemon::start(&folder).await;
     let nearly = &daemon.token[..daemon.token.len() - 1];
     for call in calls().into_iter().filter(|call| call.role.is_some()) {
@@ -181,7 +235,7 @@ async fn every_call_is_refused_without_the_right_token_and_answered_with_it() {
 
 #[tokio::test]
 async fn each_role_makes_the_calls_of_its_row_and_no_other() {
-    let folder = Folder::quick(&json!({"instances": []}));
+    let folder = Folder::quick(&one_endpoint());
     let daemon = Daemon::start(&folder).await;
     for role in Role::ALL {
         let token = daemon.new_token(role.as_str(), role).await;
@@ -201,7 +255,7 @@ async fn each_role_makes_the_calls_of_its_row_and_no_other() {
 
 #[tokio::test]
 async fn the_socket_is_its_owners_alone_and_needs_no_token() {
-    let folder = Folder::quick(&json!({"instances": []}));
+    let folder = Folder::quick(&one_endpoint());
     let daemon = Daemon::start(&folder).await;
     let metadata = daemon.socket().metadata().unwrap();
     assert!(metadata.file_type().is_socket());

@@ -4,11 +4,14 @@
 
 mod access;
 mod bad_input;
+mod config_history;
 mod demo;
 mod first_start;
 mod foreign;
 mod health_answer;
 mod inventory_edit;
+mod nodes;
+mod secrets_at_rest;
 mod settings_edit;
 mod settings_update;
 mod shutdown;

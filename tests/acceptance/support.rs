@@ -69,6 +69,10 @@ impl Folder {
         self.write(name, content.to_string());
     }
 
+    pub(crate) fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path().join(name)).unwrap()
+    }
+
     /// Everything in the folder: the mode of each entry, and the content of each file.
     pub(crate) fn snapshot(&self) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
         let mut found = BTreeMap::new();

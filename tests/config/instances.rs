@@ -213,9 +213,13 @@ fn what_is_wrong_with_sign_in_and_trust_is_told_without_the_secret() {
         (
             auth(r#"{"user": "a@b", "password": 5}"#),
             ".auth.password",
-            "must be a text, {\"file\": …} or {\"env\": …}, but",
+            "must be a text, {\"file\": …}, {\"env\": …} or {\"encrypted\": …}, but",
         ),
-        (auth(r#"{"user": "a@b", "password": {}}"#), ".auth.password", "must be a text, {\"file\": …} or {\"env\": …}"),
+        (
+            auth(r#"{"user": "a@b", "password": {}}"#),
+            ".auth.password",
+            "must be a text, {\"file\": …}, {\"env\": …} or {\"encrypted\": …}",
+        ),
         (
             auth(r#"{"user": "a@b", "password": {"env": "NO"}}"#),
             ".auth.password.env",

@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use pulse::config::{ConfigEvent, ConfigWatcher};
+use pulse::config::{Config, ConfigEvent, Follower, Look, LookAtFiles, Looked, watch_files};
 use pulse::engine::Millis;
-use tokio::sync::mpsc::Receiver;
+use tokio::sync::mpsc::{Receiver, Sender};
 use tokio_util::sync::CancellationToken;
 
 use super::Folder;
@@ -33,6 +33,28 @@ async fn next_refusal(events: &mut Receiver<ConfigEvent>) -> String {
     }
 }
 
+/// Reads the files and passes on what is new in them, as long as somebody listens.
+struct Reporter {
+    follower: Follower,
+    events: Sender<ConfigEvent>,
+}
+
+impl LookAtFiles for Reporter {
+    async fn look(&mut self, look: Look) -> Looked {
+        let (events, looked) = self.follower.look(look);
+        for event in events {
+            if self.events.send(event).await.is_err() {
+                return Looked::Enough;
+            }
+        }
+        looked
+    }
+}
+
+async fn watch(config: &Config, events: Sender<ConfigEvent>, shutdown: CancellationToken) {
+    watch_files(&config.data_dir, &mut Reporter { follower: Follower::new(config), events }, shutdown).await;
+}
+
 /// Runs a watcher over the folder while `edits` are made.
 async fn watching(folder: &Folder, edits: impl AsyncFnOnce(&mut Receiver<ConfigEvent>)) {
     let config = folder.load().unwrap();
@@ -42,7 +64,7 @@ async fn watching(folder: &Folder, edits: impl AsyncFnOnce(&mut Receiver<ConfigE
         edits(&mut events).await;
         shutdown.cancel();
     };
-    tokio::join!(ConfigWatcher::new(&config).run(sender, shutdown.clone()), edits);
+    tokio::join!(watch(&config, sender, shutdown.clone()), edits);
 }
 
 fn base_interval(seconds: u64) -> String {
@@ -126,10 +148,9 @@ async fn an_edit_between_loading_and_watching_is_not_missed() {
     let shutdown = CancellationToken::new();
     let expect = async {
         assert_eq!(next_base_interval(&mut events).await, Millis::from_secs(11));
-        // A watcher that nobody listens to any more ends by itself.
-        drop(events);
+        shutdown.cancel();
     };
-    tokio::join!(ConfigWatcher::new(&config).run(sender, shutdown.clone()), expect);
+    tokio::join!(watch(&config, sender, shutdown.clone()), expect);
 }
 
 #[tokio::test]

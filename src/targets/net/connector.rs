@@ -3,13 +3,14 @@
 //! It holds what clients share: the cache of names and the verifiers of certificates.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
+use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -18,7 +19,7 @@ use url::{Host, Url};
 
 use super::resolver::Resolver;
 use super::tls::{self, TrustError, Trusts};
-use crate::engine::FailureKind;
+use crate::engine::{FailureKind, Millis};
 use crate::runtime::PollCost;
 use crate::targets::deadline::Deadline;
 use crate::targets::fault::Fault;
@@ -37,6 +38,22 @@ const HEAD_START: Duration = Duration::from_millis(250);
 pub struct Connector {
     resolver: Resolver,
     trusts: Trusts,
+    /// What was asked and said, where somebody wants to know.
+    journal: Option<Mutex<Vec<CallSaid>>>,
+}
+
+/// One call of a poll, and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CallSaid {
+    /// What was asked: `GET https://10.0.0.1:8006/api2/json/version`.
+    pub call: String,
+    /// The status of the answer, if one came.
+    pub status: Option<u16>,
+    /// How long it took.
+    pub took: Millis,
+    /// What went wrong on the way, free of secrets.
+    pub problem: Option<String>,
 }
 
 /// A byte stream, encrypted or not.
@@ -45,6 +62,24 @@ pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 impl Connector {
+    /// A connector that keeps what is asked and said.
+    pub fn with_journal() -> Self {
+        Self { journal: Some(Mutex::default()), ..Self::default() }
+    }
+
+    /// Every call so far, in order; none without a journal.
+    pub fn calls(&self) -> Vec<CallSaid> {
+        let journal = self.journal.as_ref().map(|journal| journal.lock().unwrap_or_else(PoisonError::into_inner));
+        journal.map(|calls| calls.clone()).unwrap_or_default()
+    }
+
+    /// Notes a call in the journal, if there is one.
+    pub(in crate::targets) fn note(&self, call: impl FnOnce() -> CallSaid) {
+        if let Some(journal) = &self.journal {
+            journal.lock().unwrap_or_else(PoisonError::into_inner).push(call());
+        }
+    }
+
     pub(in crate::targets) fn client_config(&self, trust: &Trust) -> Result<Arc<ClientConfig>, TrustError> {
         self.trusts.client_config(trust)
     }

@@ -8,7 +8,7 @@ mod resolver;
 mod tls;
 mod wire;
 
-pub use connector::Connector;
+pub use connector::{CallSaid, Connector};
 pub(super) use http1::{Answer, BodyLimit};
 pub use tls::TrustError;
 pub(super) use wire::{Ask, Wire};

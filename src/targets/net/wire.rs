@@ -9,13 +9,13 @@ use hyper::{Method, Request};
 use rustls::ClientConfig;
 use url::{Origin, Position, Url};
 
-use super::connector::Connector;
-use super::connector::Stream;
+use super::connector::{CallSaid, Connector, Stream};
 use super::http1::{self, Answer, BodyLimit};
 use crate::engine::FailureKind;
 use crate::runtime::PollCost;
 use crate::targets::deadline::Deadline;
 use crate::targets::fault::Fault;
+use crate::targets::target::without_credentials;
 
 /// Idle connections found closed in a row before the instance stops keeping them open for nothing.
 const PATIENCE: u8 = 2;
@@ -68,6 +68,18 @@ impl Wire {
         deadline: Deadline<'_>,
         cost: &mut PollCost,
     ) -> Result<Answer, Fault> {
+        let begun = deadline.now();
+        let answered = self.ask_unnoted(ask, deadline, cost).await;
+        self.connector.note(|| CallSaid {
+            call: format!("{} {}", ask.method, without_credentials(ask.url)),
+            status: answered.as_ref().ok().map(|answer| answer.status),
+            took: deadline.now() - begun,
+            problem: answered.as_ref().err().map(|fault| fault.problem.clone()),
+        });
+        answered
+    }
+
+    async fn ask_unnoted(&self, ask: &Ask<'_>, deadline: Deadline<'_>, cost: &mut PollCost) -> Result<Answer, Fault> {
         let origin = ask.url.origin();
         let request = request(ask)?;
         if let Some(stream) = self.take_open(&origin) {

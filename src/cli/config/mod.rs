@@ -1,4 +1,7 @@
-//! `pulse config`: checks the configuration, and tells what is in force.
+//! `pulse config`: checks the configuration, tells what is in force and what was, goes back, carries it elsewhere.
+
+mod history;
+mod transfer;
 
 use std::path::Path;
 
@@ -24,7 +27,7 @@ Examples:
       See which settings an environment pins.
   pulse config info --json";
 
-/// Checks the configuration, and tells what is in force.
+/// Checks the configuration, tells what is in force and what was, goes back, and carries it elsewhere.
 #[derive(Debug, Args)]
 pub(super) struct ConfigCommand {
     #[command(subcommand)]
@@ -35,6 +38,13 @@ pub(super) struct ConfigCommand {
 enum Command {
     Validate(Validate),
     Info(Info),
+    History(history::ListVersions),
+    Show(history::Show),
+    Diff(history::Diff),
+    Rollback(history::Rollback),
+    Export(transfer::Export),
+    Import(transfer::Import),
+    Rekey(transfer::Rekey),
 }
 
 /// Checks system.json, instances.json and the environment, and tells every error at once. Changes nothing.
@@ -68,6 +78,13 @@ impl ConfigCommand {
         match self.command {
             Command::Validate(command) => command.run(environment),
             Command::Info(command) => command.run(environment),
+            Command::History(command) => command.run(environment),
+            Command::Show(command) => command.run(environment),
+            Command::Diff(command) => command.run(environment),
+            Command::Rollback(command) => command.run(environment),
+            Command::Export(command) => command.run(environment),
+            Command::Import(command) => command.run(environment),
+            Command::Rekey(command) => command.run(environment),
         }
     }
 }
