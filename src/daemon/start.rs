@@ -13,13 +13,13 @@ use tokio_util::task::TaskTracker;
 use super::configure::Configurator;
 use super::doors::{DoorError, Doors, Traces, serve};
 use super::tls::{Tls, TlsError, TlsFiles};
-use crate::api::{Api, router, with_security_headers};
+use crate::api::{Api, EventFeed, router, with_security_headers};
 use crate::config::{Config, ConfigError, ConfigErrors, ConfigWatcher, DataDir, Environment, LiveConfig};
 use crate::engine::{Engine, Millis};
 use crate::fleet::Fleet;
 use crate::runtime::{Clock, Drained, Driver, Handle, TokioClock};
 use crate::security::audit::{AuditError, AuditLog, Retention};
-use crate::security::{AccountError, Accounts, HashCost, Hasher, TokenStore};
+use crate::security::{AccountError, Accounts, HashCost, Hasher, RateLimits, TokenStore, TrustedProxies};
 use crate::store::{DATABASE, Store, StoreError};
 use crate::targets::Secret;
 use crate::telemetry::{LogSubscriber, Metrics};
@@ -50,6 +50,8 @@ pub struct Options {
     pub tls: Option<TlsFiles>,
     /// What overrides the settings.
     pub environment: Environment,
+    /// Whose word is taken for where a call came from.
+    pub trusted_proxies: TrustedProxies,
     /// The seed of the jitter.
     pub seed: u64,
 }
@@ -161,7 +163,10 @@ impl Daemon {
         let counters = Metrics::new();
         let (driver, handle) = Driver::new(engine, clock.clone(), Arc::new(fleet.clone()));
         let driver = driver.subscribe(fleet.reading_keeper()).subscribe(counters.subscriber());
-        let driver = spawn_driver(driver.subscribe(LogSubscriber), stop_polls.clone());
+        let (events, to_events, pump) = EventFeed::new(any_clock.clone());
+        let driver = driver.subscribe(LogSubscriber).subscribe(to_events);
+        let driver = spawn_driver(driver, stop_polls.clone());
+        tasks.spawn(pump.run());
 
         let live = LiveConfig::new(config.system.clone());
         let calls = Api {
@@ -173,6 +178,10 @@ impl Daemon {
             tokens,
             accounts: accounts.clone(),
             audit,
+            limits: RateLimits::new(any_clock.clone()),
+            proxies: Arc::new(options.trusted_proxies),
+            events,
+            stop: stop_calls.clone(),
         };
         let address = api.local_addr().unwrap_or(options.listen);
         let metrics_address = metrics.local_addr().unwrap_or(options.metrics_listen);

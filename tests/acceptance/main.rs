@@ -3,12 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, and so do its helpers")]
 
 mod access;
+mod audit;
 mod bad_input;
 mod demo;
+mod events;
 mod first_start;
 mod foreign;
 mod health_answer;
 mod inventory_edit;
+mod management;
 mod settings_edit;
 mod settings_update;
 mod shutdown;
