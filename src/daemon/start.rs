@@ -170,16 +170,8 @@ impl Daemon {
         let driver = spawn_driver(driver, stop_polls.clone());
         tasks.spawn(pump.run());
 
-        let specs = fleet.replace(&config.instances);
-        // It fails only if the driver is gone, and then every call says so.
-        let _ = handle.replace_inventory(specs).await;
-        let live = LiveConfig::new(config.system.clone());
-        let followers = Followers { live: live.clone(), scheduler: Some((handle.clone(), fleet.clone())) };
-        let mut follower = Follower::new(&config);
-        follower.use_keys(Arc::new(keys));
-        let configurator = Configurator::new(follower, followers, store, any_clock.clone(), audit.clone());
-        // Callers wait meanwhile, so that the first version is what was found.
-        configurator.begin().await;
+        let scheduler = (handle.clone(), fleet.clone());
+        let (live, configurator) = configure(&config, keys, store, any_clock.clone(), audit.clone(), scheduler).await;
         let calls = Api {
             handle: handle.clone(),
             clock: any_clock.clone(),
@@ -236,6 +228,28 @@ impl Daemon {
         drop(self.traces);
         Stopped { polls, calls_ended }
     }
+}
+
+/// Hands the scheduler its fleet, and gives what changes the configuration from then on.
+async fn configure(
+    config: &Config,
+    keys: Keyring,
+    store: Store,
+    clock: Arc<dyn Clock>,
+    audit: AuditLog,
+    (handle, fleet): (Handle, Fleet),
+) -> (LiveConfig, Configurator) {
+    let specs = fleet.replace(&config.instances);
+    // It fails only if the driver is gone, and then every call says so.
+    let _ = handle.replace_inventory(specs).await;
+    let live = LiveConfig::new(config.system.clone());
+    let followers = Followers { live: live.clone(), scheduler: Some((handle, fleet)) };
+    let mut follower = Follower::new(config);
+    follower.use_keys(Arc::new(keys));
+    let configurator = Configurator::new(follower, followers, store, clock, audit);
+    // Callers wait meanwhile, so that the first version is what was found.
+    configurator.begin().await;
+    (live, configurator)
 }
 
 impl Ground {
