@@ -15,6 +15,7 @@ mod manage;
 mod meta;
 mod peer;
 mod problem;
+mod reference;
 mod routes;
 mod session;
 mod settings;
@@ -45,6 +46,7 @@ pub use manage::{
 pub use meta::openapi;
 pub use peer::Peer;
 pub use problem::Problem;
+pub use reference::reference_markdown;
 pub use routes::{Access, Kind, ROUTES, Route};
 pub use tokens::{TokenIssued, TokenList, TokenRequest};
 pub use users::UserList;

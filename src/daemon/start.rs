@@ -195,14 +195,7 @@ impl Daemon {
         tasks.spawn(serve(socket, None, calls, stop_calls.clone()));
         tasks.spawn(serve(metrics, None, scrape, stop_calls.clone()));
 
-        let specs = fleet.replace(&config.instances);
-        // It fails only if the driver is gone, and then every call says so.
-        let _ = handle.replace_inventory(specs).await;
-        let (edits_out, edits) = mpsc::channel(PENDING_EDITS);
-        tasks.spawn(ConfigWatcher::new(&config).run(edits_out, stop_polls.clone()));
-        let Config { data_dir, system_file, .. } = config;
-        let configurator = Configurator { handle: handle.clone(), fleet, config: live, data_dir, system_file };
-        tasks.spawn(configurator.run(edits));
+        follow_configuration(config, handle.clone(), fleet, live, &tasks, &stop_polls).await;
         Self {
             handle,
             address,
@@ -233,6 +226,24 @@ impl Daemon {
         drop(self.traces);
         Stopped { polls, calls_ended }
     }
+}
+
+/// Hands the scheduler its fleet, and has it follow edits from then on.
+async fn follow_configuration(
+    config: Config,
+    handle: Handle,
+    fleet: Fleet,
+    live: LiveConfig,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) {
+    let specs = fleet.replace(&config.instances);
+    // It fails only if the driver is gone, and then every call says so.
+    let _ = handle.replace_inventory(specs).await;
+    let (edits_out, edits) = mpsc::channel(PENDING_EDITS);
+    tasks.spawn(ConfigWatcher::new(&config).run(edits_out, stop.clone()));
+    let Config { data_dir, system_file, .. } = config;
+    tasks.spawn(Configurator { handle, fleet, config: live, data_dir, system_file }.run(edits));
 }
 
 impl Ground {
