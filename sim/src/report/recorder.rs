@@ -178,7 +178,7 @@ impl Recorder {
             Command::PollNow { key } => (key, "polled at once"),
             Command::SetEnabled { key, enabled: true } => (key, "enabled"),
             Command::SetEnabled { key, enabled: false } => (key, "paused"),
-            Command::RetryAllDeadLetters => return self.say(|| "operator: all dead letters retried".to_owned()),
+            Command::RetryDeadLetters { .. } => return self.say(|| "operator: dead letters retried".to_owned()),
         };
         if let Some(host) = self.by_key.get(key).copied() {
             self.asked_of(&[host], what);
