@@ -10,7 +10,8 @@ use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use pulse::api::{Api, Encrypted, Peer, router};
-use pulse::config::{Config, DataDir, Environment, LiveConfig};
+use pulse::config::{Config, DataDir, Environment, Follower, Keyring, LiveConfig};
+use pulse::configure::{Configurator, Followers};
 use pulse::engine::{Engine, Millis};
 use pulse::fleet::Fleet;
 use pulse::runtime::{Clock, Driver, TokioClock};
@@ -50,18 +51,23 @@ impl Rig {
         let audit = AuditLog::begin(store.clone(), key, any_clock.clone(), TaskTracker::new()).await.unwrap();
         let tokens = TokenStore::load(store.clone(), audit.clone(), any_clock.clone()).await.unwrap();
         let hasher = Hasher::new(HashCost::Least);
-        let accounts = Accounts::load(store, audit.clone(), any_clock.clone(), hasher).await.unwrap();
+        let accounts = Accounts::load(store.clone(), audit.clone(), any_clock.clone(), hasher).await.unwrap();
         let fleet = Fleet::new(any_clock.clone());
         let engine = Engine::new(config.system.settings().clone(), 1, clock.now());
         let (driver, handle) = Driver::new(engine, clock.clone(), Arc::new(fleet.clone()));
         let stop = CancellationToken::new();
         TaskTracker::new().spawn(driver.run(stop.clone()));
+        let live = LiveConfig::new(config.system.clone());
+        let mut follower = Follower::new(&config);
+        follower.use_keys(Arc::new(Keyring::read_or_make(folder.path()).unwrap()));
+        let followers = Followers { live: live.clone(), scheduler: Some((handle.clone(), fleet.clone())) };
+        let configurator = Configurator::new(follower, followers, store, any_clock.clone(), audit.clone());
         let router = router(Api {
             handle,
             clock: any_clock,
             fleet,
-            config: LiveConfig::new(config.system.clone()),
-            system_file: config.system_file.clone(),
+            config: live,
+            configurator,
             tokens: tokens.clone(),
             accounts: accounts.clone(),
             audit: audit.clone(),
