@@ -201,7 +201,7 @@ struct NoteStarts(Arc<Mutex<Vec<&'static str>>>);
 impl Subscriber<String> for NoteStarts {
     fn event(&mut self, event: &Event, _key: Option<&InstanceKey>) {
         if let What::Instance { what: InstanceEvent::PollStarted { .. }, .. } = &event.what {
-            self.0.lock().expect("nobody panics while holding it").push("poll");
+            self.0.lock().expect("nobody panics with it").push("poll");
         }
     }
 }

@@ -42,28 +42,7 @@ async fn a_secret_in_plain_text_is_encrypted_where_it_stands_and_lies_nowhere_el
     }
     daemon.until_instance("pbs::vault", |row| row["pollStatus"]["lastSuccess"].is_string()).await;
     daemon.until_instance("pmg::mail", |row| row["deadLetter"]["present"] == true).await;
-    let mut broken = all["instances"][2].clone();
-    broken["url"] = json!("http://plain");
-    let refused = daemon.post("/api/config/nodes", &json!({"instance": broken})).await;
-    assert_eq!(refused.status(), StatusCode::UNPROCESSABLE_ENTITY);
-    let mut told = refused.text().await.unwrap();
-    let tried = daemon.post("/api/config/nodes/test-connection", &json!({"key": "pmg::mail"})).await;
-    told += &tried.text().await.unwrap();
-    for path in [
-        "/api/config/nodes",
-        "/api/config/nodes/pbs::vault",
-        "/api/config/history",
-        "/api/config/history/1",
-        "/api/config/history/3",
-        "/api/audit?limit=500",
-        "/api/system/settings",
-        "/api/state",
-        "/api/monitoring/scheduler/health",
-    ] {
-        told += &daemon.request(Method::GET, path).send().await.unwrap().text().await.unwrap();
-    }
-    told += &daemon.program.stdout();
-    told += &daemon.program.stderr();
+    let told = everything_told(&daemon, &all["instances"][2]).await;
     for secret in &secrets {
         assert!(!told.contains(secret), "a secret is told: {secret}");
     }
@@ -89,6 +68,33 @@ async fn a_secret_in_plain_text_is_encrypted_where_it_stands_and_lies_nowhere_el
     assert_eq!(history["versions"].as_array().unwrap().len(), 3, "encrypting a secret is no version: {history:#}");
     daemon.stop().await;
     lab.shutdown().await;
+}
+
+/// All that the daemon answers and prints when it is asked about its configuration, also in the wrong way.
+async fn everything_told(daemon: &Daemon, instance: &Value) -> String {
+    let mut broken = instance.clone();
+    broken["url"] = json!("http://plain");
+    let refused = daemon.post("/api/config/nodes", &json!({"instance": broken})).await;
+    assert_eq!(refused.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    let mut told = refused.text().await.unwrap();
+    let tried = daemon.post("/api/config/nodes/test-connection", &json!({"key": "pmg::mail"})).await;
+    told += &tried.text().await.unwrap();
+    for path in [
+        "/api/config/nodes",
+        "/api/config/nodes/pbs::vault",
+        "/api/config/history",
+        "/api/config/history/1",
+        "/api/config/history/3",
+        "/api/audit?limit=500",
+        "/api/system/settings",
+        "/api/state",
+        "/api/monitoring/scheduler/health",
+    ] {
+        told += &daemon.request(Method::GET, path).send().await.unwrap().text().await.unwrap();
+    }
+    told += &daemon.program.stdout();
+    told += &daemon.program.stderr();
+    told
 }
 
 #[tokio::test]
