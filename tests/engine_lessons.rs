@@ -5,7 +5,8 @@ mod support;
 
 use pulse::engine::{
     BreakerState, Command, CommandError, DeadLetterReason, Failure, FailureKind, Input, InstanceEvent, InstanceSpec,
-    IntervalReason, Millis, Outcome, Place, Reply, Score, SettingsDraft, Timestamp,
+    InstanceType, IntervalReason, Millis, Outcome, Place, Reply, Retry, RetryFilter, RetryResult, Score, SettingsDraft,
+    Timestamp,
 };
 use support::{Fleet, fail, ok, secs};
 
@@ -557,10 +558,11 @@ fn retrying_all_dead_letters_spreads_them() {
         Fleet::new(SettingsDraft::default(), |_, at| if at < mended { fail(FailureKind::NotFound) } else { ok(1) });
     fleet.watch(&keys);
     fleet.run(secs(60));
-    let Ok(Reply::RetriesScheduled { keys }) = fleet.command(Command::RetryAllDeadLetters) else {
+    let retry_all = Command::RetryDeadLetters { filter: RetryFilter::default(), dry_run: false };
+    let Ok(Reply::RetriesScheduled { retries }) = fleet.command(retry_all) else {
         panic!("the retry of all is never refused");
     };
-    assert_eq!(keys.len(), 1_000);
+    assert_eq!(retries.len(), 1_000);
     fleet.run(secs(20));
     let mut per_second = [0; 20];
     for at in fleet.starts.values().filter_map(|starts| starts.get(1)) {
@@ -611,4 +613,33 @@ fn one_host_takes_no_more_polls_at_once_than_its_cap() {
     assert!(fleet.engine.in_flight() <= 3, "{}", fleet.engine.in_flight());
     fleet.run(Millis::from_mins(2));
     assert!((0..8).all(|n| fleet.starts.contains_key(&format!("pve::busy-{n}"))), "everybody gets a turn");
+}
+
+#[test]
+fn a_retry_of_many_takes_those_that_its_filter_lets_through_and_a_dry_run_changes_nothing() {
+    let mut fleet = Fleet::new(SettingsDraft::default(), |key, _| {
+        fail(if key == "pve::gone" { FailureKind::NotFound } else { FailureKind::Refused })
+    });
+    fleet.watch(&["pve::gone", "pbs::down"]);
+    fleet.run(secs(200));
+    let mut retried = |filter: RetryFilter, dry_run| -> Vec<(String, bool)> {
+        let Ok(Reply::RetriesScheduled { retries }) = fleet.command(Command::RetryDeadLetters { filter, dry_run })
+        else {
+            panic!("a retry of many is never refused");
+        };
+        let would = |retry: Retry| (retry.key.to_string(), retry.result == RetryResult::WouldRetry);
+        retries.into_iter().map(would).collect()
+    };
+    let all = RetryFilter::default();
+    let both = ["pbs::down", "pve::gone"];
+    assert_eq!(retried(all, true), both.map(|key| (key.to_owned(), true)));
+    for (filter, keys) in [
+        (RetryFilter { kind: Some(InstanceType::Pve), ..all }, &both[1..]),
+        (RetryFilter { reason: Some(DeadLetterReason::MaxRetryAttempts), ..all }, &both[..1]),
+        (RetryFilter { older_than: Some(secs(3_600)), ..all }, &[]),
+        (RetryFilter { older_than: Some(secs(1)), ..all }, &both[..]),
+    ] {
+        let keys: Vec<_> = keys.iter().map(|key| (String::from(*key), false)).collect();
+        assert_eq!(retried(filter, false), keys, "{filter:?}");
+    }
 }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use pulse::engine::{
     ChangeHash, Command, CommandId, Effect, Effects, Engine, Failure, FailureKind, Input, InstanceId, InstanceKey,
-    InstanceSpec, Millis, Outcome, SettingsDraft, Ticket, Timestamp,
+    InstanceSpec, Millis, Outcome, RetryFilter, SettingsDraft, Ticket, Timestamp,
 };
 
 #[derive(Clone, Debug)]
@@ -163,7 +163,7 @@ impl Rig {
         let command = match kind {
             0 => Command::ResetBreaker { key },
             1 => Command::RetryDeadLetter { key },
-            2 => Command::RetryAllDeadLetters,
+            2 => Command::RetryDeadLetters { filter: RetryFilter::default(), dry_run: enabled.is_none() },
             3 => Command::RemoveDeadLetter { key },
             4 => Command::PollNow { key },
             _ => Command::SetEnabled { key, enabled: enabled.unwrap_or(true) },

@@ -90,7 +90,9 @@ impl Operators {
         let (request, undo) = match plan.action {
             Action::ResetBreaker => (Request::Command(Command::ResetBreaker { key }), None),
             Action::RetryDeadLetter => (Request::Command(Command::RetryDeadLetter { key }), None),
-            Action::RetryAll => (Request::Command(Command::RetryAllDeadLetters), None),
+            Action::RetryAll => {
+                (Request::Command(Command::RetryDeadLetters { filter: Default::default(), dry_run: false }), None)
+            }
             Action::RemoveDeadLetter => (Request::Command(Command::RemoveDeadLetter { key }), Some(enable)),
             Action::PollNow => (Request::Command(Command::PollNow { key }), None),
             Action::Pause => (Request::Command(Command::SetEnabled { key, enabled: false }), Some(enable)),

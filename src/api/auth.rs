@@ -1,22 +1,26 @@
 //! Who calls, and whether they may: first everybody is identified, then each route asks for its role.
 
+use std::net::IpAddr;
+
 use axum::extract::{FromRequestParts, RawPathParams, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 
 use super::Api;
 use super::cookie;
 use super::headers::Encrypted;
 use super::peer::Peer;
-use super::problem::Problem;
-use super::routes::{Access, Route};
+use super::problem::{Problem, Unread, limit_headers};
+use super::routes::{Access, Kind, Route};
 use crate::security::audit::{Attempt, Conclusion};
-use crate::security::{Actor, Caller, Credential, Principal, Role, Session};
+use crate::security::{Actor, Caller, CallerId, Credential, Principal, Role, Session, Standing};
 
 const X_API_TOKEN: &str = "x-api-token";
 const X_CSRF_TOKEN: &str = "x-csrf-token";
+/// How many characters of a key in a path the audit log keeps of a call that was refused.
+const MAX_LOGGED_KEY: usize = 300;
 
 /// What is known of whoever sent a request.
 #[derive(Clone, Debug)]
@@ -25,33 +29,66 @@ struct Identified {
     principal: Option<Principal>,
 }
 
-/// Puts what is known of the caller into the request, for all that comes after. Refuses nobody yet.
-pub(super) async fn identify(State(api): State<Api>, mut request: Request, next: Next) -> Response {
-    let Some(peer) = request.extensions().get::<Peer>() else {
+impl Identified {
+    /// Whose management calls are counted together.
+    fn counted_as(&self) -> Option<CallerId> {
+        match (&self.principal, &self.caller) {
+            (Some(Principal { credential: Credential::Token(id), .. }), _) => Some(CallerId::Token(*id)),
+            (_, Caller { actor: Actor::User(name), .. }) => Some(CallerId::User(name.clone())),
+            (_, Caller { actor: Actor::Local(account), .. }) => Some(CallerId::Local(account.clone())),
+            (_, Caller { address, .. }) => address.map(CallerId::of_address),
+        }
+    }
+}
+
+/// Puts what is known of the caller into the request, for all that comes after. Refuses only addresses that call too
+/// often; the unix socket has none.
+pub(super) async fn identify(State(api): State<Api>, mut request: Request, next: Next) -> Result<Response, Problem> {
+    let Some(peer) = request.extensions().get::<Peer>().cloned() else {
         tracing::error!("a request came by a door that does not say who is there");
-        return Problem::internal().into_response();
+        return Err(Problem::internal());
     };
+    let headers = request.headers();
+    let address = peer.address().map(|peer| {
+        let lines = headers.get_all(api.proxies.header.name()).iter().filter_map(|value| value.to_str().ok());
+        api.proxies.client(peer, lines)
+    });
+    let standing = address.map(|address| api.limits.call(&CallerId::of_address(address)));
+    if let Some(over) = standing.filter(|standing| !standing.is_within()) {
+        return Err(Problem::too_many_calls(over));
+    }
     let encrypted = request.extensions().get::<Encrypted>();
-    let (principal, session) = principal_of(&api, peer, request.headers(), encrypted);
+    let (principal, session) = principal_of(&api, &peer, address, headers, encrypted);
     let caller = match &principal {
         Some(principal) => principal.caller.clone(),
-        None => Caller::anonymous(peer.address()),
+        None => Caller::anonymous(address),
     };
     request.extensions_mut().insert(Identified { caller, principal });
     if let Some(session) = session {
         request.extensions_mut().insert(session);
     }
-    next.run(request).await
+    let mut response = next.run(request).await;
+    if let Some(standing) = standing {
+        tell_standing(&mut response, standing);
+    }
+    Ok(response)
+}
+
+/// The `RateLimit-*` headers, unless a closer limit has told its own.
+fn tell_standing(response: &mut Response, standing: Standing) {
+    for (name, value) in limit_headers(standing) {
+        response.headers_mut().entry(name).or_insert(value);
+    }
 }
 
 /// By a token if one is sent, right or wrong; else by a session's cookie.
 fn principal_of(
     api: &Api,
     peer: &Peer,
+    address: Option<IpAddr>,
     headers: &HeaderMap,
     encrypted: Option<&Encrypted>,
 ) -> (Option<Principal>, Option<Session>) {
-    let address = peer.address();
     if let Peer::Local { account } = peer {
         let caller = Caller { actor: Actor::Local(account.to_string()), address };
         return (Some(Principal { caller, role: Role::Admin, credential: Credential::Socket }), None);
@@ -83,6 +120,15 @@ fn is_from_our_page(request: &Request) -> bool {
     }
 }
 
+/// Whether somebody who was let in may still be, for answers that take their time.
+pub(super) fn still_welcome(api: &Api, principal: &Principal) -> bool {
+    match principal.credential {
+        Credential::Socket => true,
+        Credential::Token(id) => api.tokens.is_valid(id),
+        Credential::Session(id) => api.accounts.is_session_valid(id),
+    }
+}
+
 fn token_of(headers: &HeaderMap) -> Option<&str> {
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| {
         let (scheme, token) = value.split_once(' ')?;
@@ -98,8 +144,8 @@ pub(super) struct Gatekeeper {
     pub(super) route: &'static Route,
 }
 
-/// Lets a request through to its handler if the route's entry in the table says so. A refusal of a call that would be
-/// audited is audited too.
+/// Lets a request through to its handler if the route's entry in the table says so. What is refused of a call that would
+/// be audited is audited too.
 pub(super) async fn authorise(
     State(Gatekeeper { api, route }): State<Gatekeeper>,
     parameters: RawPathParams,
@@ -107,21 +153,44 @@ pub(super) async fn authorise(
     next: Next,
 ) -> Result<Response, Problem> {
     let Access::Role(needed) = route.access else { return Ok(next.run(request).await) };
-    let Some(Identified { caller, principal }) = request.extensions().get::<Identified>() else {
+    let Some(identified) = request.extensions().get::<Identified>().cloned() else {
         return Err(Problem::internal());
     };
-    let refused = match principal {
-        Some(_) if !is_from_our_page(&request) => Problem::wrong_csrf_token(),
-        Some(principal) if principal.role.covers(needed) => return Ok(next.run(request).await),
-        Some(principal) => Problem::forbidden(needed, principal.role),
-        None => Problem::unauthorized(),
+    let refusal = match &identified.principal {
+        Some(_) if !is_from_our_page(&request) => Some(Problem::wrong_csrf_token()),
+        Some(principal) if principal.role.covers(needed) => None,
+        Some(principal) => Some(Problem::forbidden(needed, principal.role)),
+        None => Some(Problem::unauthorized()),
     };
-    if let Some(action) = route.action {
-        let mut attempt = Attempt::new(caller.clone(), action);
-        attempt.key = parameters.iter().next().map(|(_, value)| value.chars().take(300).collect());
-        api.audit.record(attempt, Conclusion::refused(refused.code())).await?;
+    let Some(action) = route.kind.action() else {
+        return match refusal {
+            None => Ok(next.run(request).await),
+            Some(refusal) => Err(refusal),
+        };
+    };
+    let mut attempt = Attempt::new(identified.caller.clone(), action);
+    attempt.key = parameters.iter().next().map(|(_, value)| value.chars().take(MAX_LOGGED_KEY).collect());
+    // Refused changes count as management calls too: each of them is written to the log.
+    let counted = matches!(route.kind, Kind::Management(_)) || refusal.is_some();
+    let standing = identified.counted_as().filter(|_| counted).map(|caller| (api.limits.management(&caller), caller));
+    if let Some((over, caller)) = standing.as_ref().filter(|(standing, _)| !standing.is_within()) {
+        if api.limits.is_news(caller) {
+            api.audit.record(attempt, Conclusion::refused("too_many_calls")).await?;
+        }
+        return Err(Problem::too_many_calls(*over));
     }
-    Err(refused)
+    if let Some(refusal) = refusal {
+        api.audit.record(attempt, Conclusion::refused(refusal.code())).await?;
+        return Err(refusal);
+    }
+    let mut response = next.run(request).await;
+    if let Some(Unread(code)) = response.extensions().get::<Unread>() {
+        api.audit.record(attempt, Conclusion::refused(code)).await?;
+    }
+    if let Some((standing, _)) = standing {
+        tell_standing(&mut response, standing);
+    }
+    Ok(response)
 }
 
 impl<S: Sync> FromRequestParts<S> for Principal {

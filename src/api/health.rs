@@ -352,6 +352,17 @@ fn dead_letter(instance: &InstanceHealth, calendar: Calendar) -> DeadLetter {
     }
 }
 
+impl std::fmt::Display for BreakerStateName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half-open",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
 impl From<crate::engine::BreakerState> for BreakerStateName {
     fn from(state: crate::engine::BreakerState) -> Self {
         match state {

@@ -89,6 +89,14 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     paths(
         super::health::scheduler_health,
         super::state::last_readings,
+        super::events::watch,
+        super::manage::reset_breaker,
+        super::manage::retry_dead_letter,
+        super::manage::retry_dead_letters,
+        super::manage::remove_dead_letter,
+        super::manage::poll_now,
+        super::manage::pause,
+        super::manage::resume,
         super::settings::show,
         super::settings::update,
         super::nodes::list,
@@ -174,7 +182,7 @@ impl Modify for Refusals {
                     (false, true) => {}
                 }
             }
-            if route.action.is_some() {
+            if route.kind.action().is_some() {
                 also("400", "The request could not be read (`malformed_request`)");
                 also("413", "The body is too large (`body_too_large`)");
             }

@@ -7,10 +7,13 @@ mod auth;
 mod body;
 mod change;
 mod cookie;
+mod events;
+mod feed;
 mod headers;
 mod health;
 mod health_stream;
 mod history;
+mod manage;
 mod meta;
 mod nodes;
 mod peer;
@@ -30,18 +33,23 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
+use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
 
 pub use audit::AuditAnswer;
 pub use body::{GivenReason, NeededReason, Reason};
+pub use feed::{EventFeed, FeedPump, FeedSubscriber};
 pub use headers::{Encrypted, with_security_headers};
 pub use health::{BreakerStateName, HealthAnswer, InstanceRow};
 pub use history::{ConfigurationChanged, History, Rekeyed, RollbackRequest, VersionAnswer};
+pub use manage::{
+    BreakerResetAnswer, PauseAnswer, PollAnswer, RemovalAnswer, RetriesAnswer, RetryAnswer, RetryResultName, RetryRow,
+};
 pub use meta::openapi;
 pub use peer::Peer;
 pub use problem::Problem;
-pub use routes::{Access, ROUTES, Route};
+pub use routes::{Access, Kind, ROUTES, Route};
 pub use tokens::{TokenIssued, TokenList, TokenRequest};
 pub use users::UserList;
 
@@ -50,7 +58,7 @@ use crate::configure::Configurator;
 use crate::fleet::Fleet;
 use crate::runtime::{Clock, Handle};
 use crate::security::audit::AuditLog;
-use crate::security::{Accounts, Principal, TokenStore};
+use crate::security::{Accounts, Principal, RateLimits, TokenStore, TrustedProxies};
 
 /// The largest body that a request may have, in bytes.
 const MAX_BODY: usize = 256 * 1024;
@@ -76,6 +84,14 @@ pub struct Api {
     pub accounts: Accounts,
     /// Where everything that changes something is written down first.
     pub audit: AuditLog,
+    /// How often somebody may call.
+    pub limits: RateLimits,
+    /// Whose word is taken for where a call came from.
+    pub proxies: Arc<TrustedProxies>,
+    /// What happens.
+    pub events: EventFeed,
+    /// Cancelled when answers that take their time have to end.
+    pub stop: CancellationToken,
 }
 
 /// The whole API. Each request has to carry the [`Peer`] that sent it, and [`Encrypted`] if it came over TLS.

@@ -1,6 +1,8 @@
 //! Errors as the API tells them: RFC 9457 problem documents with a stable code.
 
-use axum::http::{HeaderValue, StatusCode, header};
+use std::time::Duration;
+
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -8,8 +10,8 @@ use utoipa::ToSchema;
 use crate::config::ConfigErrors;
 use crate::engine::Millis;
 use crate::runtime::DriverGone;
-use crate::security::Role;
 use crate::security::audit::AuditError;
+use crate::security::{Role, Standing};
 
 /// The media type of a problem document.
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
@@ -34,7 +36,17 @@ pub struct Problem {
     /// In how many seconds to try again, which goes into a header.
     #[serde(skip)]
     retry_after: Option<u32>,
+    /// Where the caller stands, if it is a limit that refused the call.
+    #[serde(skip)]
+    standing: Option<Box<Standing>>,
+    /// Whether the call was refused before it was understood, and so before it could be audited.
+    #[serde(skip)]
+    unread: bool,
 }
+
+/// Marks the answer to a call that was refused before it was understood.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unread(pub(super) &'static str);
 
 /// One of several reasons why a call was not carried out.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -48,15 +60,14 @@ pub(super) struct Reason {
 impl Problem {
     fn new(status: StatusCode, code: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
         let kind = format!("urn:pulse:problem:{code}");
-        Self {
-            kind,
-            title,
-            status: status.as_u16(),
-            detail: detail.into(),
-            code,
-            errors: Vec::new(),
-            retry_after: None,
-        }
+        let (status, detail) = (status.as_u16(), detail.into());
+        Self { kind, title, status, detail, code, errors: Vec::new(), standing: None, retry_after: None, unread: false }
+    }
+
+    /// The same, refused before it was understood.
+    pub(super) fn unread(mut self) -> Self {
+        self.unread = true;
+        self
     }
 
     /// The name for programs.
@@ -66,7 +77,7 @@ impl Problem {
 
     /// 400: the request could not be read.
     pub(super) fn malformed(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "malformed_request", "The request could not be read", detail)
+        Self::new(StatusCode::BAD_REQUEST, "malformed_request", "The request could not be read", detail).unread()
     }
 
     /// 401: who are you?
@@ -116,6 +127,12 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "not_found", "There is no such thing", detail)
     }
 
+    /// 404: no such instance.
+    pub(super) fn unknown_instance() -> Self {
+        let detail = "no instance has this key; a key is `type::name`, and /api/state lists all of them";
+        Self::new(StatusCode::NOT_FOUND, "unknown_instance", "There is no such instance", detail)
+    }
+
     /// 405: not in this way.
     pub(super) fn method_not_allowed() -> Self {
         let detail = "the path exists, but not with this method; see /api/openapi.json";
@@ -142,7 +159,7 @@ impl Problem {
     /// 413: too much.
     pub(super) fn too_large(limit: usize) -> Self {
         let detail = format!("a request may have a body of {limit} bytes at most");
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large", detail)
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large", detail).unread()
     }
 
     /// 415: not in this form.
@@ -183,6 +200,17 @@ impl Problem {
         let detail = format!("wait {seconds} seconds; each further failure makes it longer, up to some minutes");
         let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "locked", "There were too many failures", detail);
         Self { retry_after: Some(seconds), ..problem }
+    }
+
+    /// 429: not so often.
+    pub(super) fn too_many_calls(standing: Standing) -> Self {
+        let Standing { limit, retry_after, .. } = standing;
+        let detail =
+            format!("{limit} of these calls may be made a minute; the next one in {} s", whole_seconds(retry_after));
+        let mut problem =
+            Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_calls", "There were too many calls", detail);
+        problem.standing = Some(Box::new(standing));
+        problem
     }
 
     /// 500: a fault of ours, told without its insides.
@@ -235,6 +263,28 @@ impl IntoResponse for Problem {
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        if let Some(standing) = self.standing {
+            response.headers_mut().extend(limit_headers(*standing));
+            response.headers_mut().insert(header::RETRY_AFTER, whole_seconds(standing.retry_after).into());
+        }
+        if self.unread {
+            response.extensions_mut().insert(Unread(self.code));
+        }
         response
     }
+}
+
+/// What tells a caller where it stands.
+pub(super) fn limit_headers(standing: Standing) -> [(HeaderName, HeaderValue); 3] {
+    let Standing { limit, remaining, reset, .. } = standing;
+    [
+        (HeaderName::from_static("ratelimit-limit"), limit.into()),
+        (HeaderName::from_static("ratelimit-remaining"), remaining.into()),
+        (HeaderName::from_static("ratelimit-reset"), whole_seconds(reset).into()),
+    ]
+}
+
+/// Rounded up: whoever waits that long has waited long enough.
+fn whole_seconds(span: Duration) -> u64 {
+    span.as_secs() + u64::from(span.subsec_nanos() > 0)
 }

@@ -6,7 +6,7 @@ use axum::middleware;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::auth::{Gatekeeper, authorise};
-use super::{Api, audit, health, history, meta, nodes, session, settings, state, tokens, users};
+use super::{Api, audit, events, health, history, manage, meta, nodes, session, settings, state, tokens, users};
 use crate::security::Role;
 
 /// Who may make a call.
@@ -18,6 +18,27 @@ pub enum Access {
     Public,
 }
 
+/// What a call is: whether it is audited, and what limits it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It reads; it is not audited.
+    Read,
+    /// It changes something, and is audited by this name whether it is carried out or refused.
+    Change(&'static str),
+    /// The same, and it counts as a management call.
+    Management(&'static str),
+}
+
+impl Kind {
+    /// The name by which it is audited.
+    pub const fn action(self) -> Option<&'static str> {
+        match self {
+            Self::Read => None,
+            Self::Change(action) | Self::Management(action) => Some(action),
+        }
+    }
+}
+
 /// One call.
 pub struct Route {
     /// Its method.
@@ -26,25 +47,25 @@ pub struct Route {
     pub path: &'static str,
     /// Who may make it.
     pub access: Access,
-    /// The action by which it is audited, whether it is carried out or refused; reads are not.
-    pub action: Option<&'static str>,
+    /// What it is.
+    pub kind: Kind,
     handler: fn(MethodFilter) -> MethodRouter<Api>,
 }
 
 impl std::fmt::Debug for Route {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {} ({:?}, {:?})", self.method, self.path, self.access, self.action)
+        write!(f, "{} {} ({:?}, {:?})", self.method, self.path, self.access, self.kind)
     }
 }
 
 macro_rules! routes {
-    ($($method:ident $path:literal $access:expr, $action:expr => $handler:path;)*) => {
+    ($($method:ident $path:literal $access:expr, $kind:expr => $handler:path;)*) => {
         /// Every call of the API.
         pub static ROUTES: &[Route] = &[$(Route {
             method: Method::$method,
             path: $path,
             access: $access,
-            action: $action,
+            kind: $kind,
             handler: |filter| on(filter, $handler),
         }),*];
     };
@@ -54,45 +75,54 @@ const PUBLIC: Access = Access::Public;
 const VIEWER: Access = Access::Role(Role::Viewer);
 const OPERATOR: Access = Access::Role(Role::Operator);
 const ADMIN: Access = Access::Role(Role::Admin);
+use Kind::{Change, Management, Read};
 
 routes! {
-    GET    "/api/monitoring/scheduler/health" VIEWER, None => health::scheduler_health;
-    GET    "/api/state"                       VIEWER, None => state::last_readings;
-    GET    "/api/system/settings"             VIEWER, None => settings::show;
-    POST   "/api/system/settings/update"      ADMIN, Some("settings.update") => settings::update;
-    GET    "/api/config/nodes"                VIEWER, None => nodes::list;
-    POST   "/api/config/nodes"                ADMIN, Some("node.add") => nodes::add;
-    POST   "/api/config/nodes/test-connection" OPERATOR, Some("node.test") => nodes::test_connection;
-    GET    "/api/config/nodes/{key}"          VIEWER, None => nodes::one;
-    PUT    "/api/config/nodes/{key}"          ADMIN, Some("node.replace") => nodes::replace;
-    DELETE "/api/config/nodes/{key}"          ADMIN, Some("node.remove") => nodes::remove;
-    GET    "/api/config/history"              ADMIN, None => history::list;
-    GET    "/api/config/history/{version}"    ADMIN, None => history::one;
-    POST   "/api/config/rollback"             ADMIN, Some("config.rollback") => history::roll_back;
-    POST   "/api/config/export"               ADMIN, Some("config.export") => history::export;
-    POST   "/api/config/import"               ADMIN, Some("config.import") => history::import;
-    POST   "/api/config/rekey"                ADMIN, Some("config.rekey") => history::rekey;
-    GET    "/api/security/tokens"             ADMIN, None => tokens::list;
-    POST   "/api/security/tokens"             ADMIN, Some("token.create") => tokens::create;
-    DELETE "/api/security/tokens/{name}"      ADMIN, Some("token.revoke") => tokens::revoke;
-    POST   "/api/setup"                       PUBLIC, Some("setup.complete") => session::set_up;
-    POST   "/api/login"                       PUBLIC, Some("session.sign_in") => session::login;
-    POST   "/api/logout"                      VIEWER, Some("session.sign_out") => session::logout;
-    GET    "/api/security/me"                 VIEWER, None => session::me;
-    POST   "/api/security/me/password"        VIEWER, Some("user.password") => session::change_password;
-    GET    "/api/security/me/sessions"        VIEWER, None => session::own_sessions;
-    DELETE "/api/security/me/sessions/{id}"   VIEWER, Some("session.end") => session::end_own_session;
-    GET    "/api/security/sessions"           ADMIN, None => session::all_sessions;
-    DELETE "/api/security/sessions/{id}"      ADMIN, Some("session.end") => session::end_session;
-    GET    "/api/security/users"              ADMIN, None => users::list;
-    POST   "/api/security/users"              ADMIN, Some("user.add") => users::add;
-    PUT    "/api/security/users/{name}/role"  ADMIN, Some("user.role") => users::set_role;
-    PUT    "/api/security/users/{name}/password" ADMIN, Some("user.password") => users::set_password;
-    DELETE "/api/security/users/{name}"       ADMIN, Some("user.remove") => users::remove;
-    GET    "/api/audit"                       ADMIN, None => audit::list;
-    GET    "/api/health"                      VIEWER, None => meta::liveness;
-    GET    "/api/version"                     VIEWER, None => meta::version;
-    GET    "/api/openapi.json"                VIEWER, None => meta::document;
+    GET    "/api/monitoring/scheduler/health" VIEWER, Read => health::scheduler_health;
+    GET    "/api/events"                      VIEWER, Read => events::watch;
+    GET    "/api/state"                       VIEWER, Read => state::last_readings;
+    POST   "/api/monitoring/breakers/{key}/reset"   ADMIN, Management("breaker.reset") => manage::reset_breaker;
+    POST   "/api/monitoring/dlq/retry"              ADMIN, Management("dlq.retry_many") => manage::retry_dead_letters;
+    POST   "/api/monitoring/dlq/{key}/retry"        ADMIN, Management("dlq.retry") => manage::retry_dead_letter;
+    DELETE "/api/monitoring/dlq/{key}"              ADMIN, Management("dlq.remove") => manage::remove_dead_letter;
+    POST   "/api/monitoring/instances/{key}/poll"   ADMIN, Management("instance.poll") => manage::poll_now;
+    POST   "/api/monitoring/instances/{key}/pause"  ADMIN, Management("instance.pause") => manage::pause;
+    POST   "/api/monitoring/instances/{key}/resume" ADMIN, Management("instance.resume") => manage::resume;
+    GET    "/api/system/settings"             VIEWER, Read => settings::show;
+    POST   "/api/system/settings/update"      ADMIN, Change("settings.update") => settings::update;
+    GET    "/api/config/nodes"                VIEWER, Read => nodes::list;
+    POST   "/api/config/nodes"                ADMIN, Change("node.add") => nodes::add;
+    POST   "/api/config/nodes/test-connection" OPERATOR, Change("node.test") => nodes::test_connection;
+    GET    "/api/config/nodes/{key}"          VIEWER, Read => nodes::one;
+    PUT    "/api/config/nodes/{key}"          ADMIN, Change("node.replace") => nodes::replace;
+    DELETE "/api/config/nodes/{key}"          ADMIN, Change("node.remove") => nodes::remove;
+    GET    "/api/config/history"              ADMIN, Read => history::list;
+    GET    "/api/config/history/{version}"    ADMIN, Read => history::one;
+    POST   "/api/config/rollback"             ADMIN, Change("config.rollback") => history::roll_back;
+    POST   "/api/config/export"               ADMIN, Change("config.export") => history::export;
+    POST   "/api/config/import"               ADMIN, Change("config.import") => history::import;
+    POST   "/api/config/rekey"                ADMIN, Change("config.rekey") => history::rekey;
+    GET    "/api/security/tokens"             ADMIN, Read => tokens::list;
+    POST   "/api/security/tokens"             ADMIN, Change("token.create") => tokens::create;
+    DELETE "/api/security/tokens/{name}"      ADMIN, Change("token.revoke") => tokens::revoke;
+    POST   "/api/setup"                       PUBLIC, Change("setup.complete") => session::set_up;
+    POST   "/api/login"                       PUBLIC, Change("session.sign_in") => session::login;
+    POST   "/api/logout"                      VIEWER, Change("session.sign_out") => session::logout;
+    GET    "/api/security/me"                 VIEWER, Read => session::me;
+    POST   "/api/security/me/password"        VIEWER, Change("user.password") => session::change_password;
+    GET    "/api/security/me/sessions"        VIEWER, Read => session::own_sessions;
+    DELETE "/api/security/me/sessions/{id}"   VIEWER, Change("session.end") => session::end_own_session;
+    GET    "/api/security/sessions"           ADMIN, Read => session::all_sessions;
+    DELETE "/api/security/sessions/{id}"      ADMIN, Change("session.end") => session::end_session;
+    GET    "/api/security/users"              ADMIN, Read => users::list;
+    POST   "/api/security/users"              ADMIN, Change("user.add") => users::add;
+    PUT    "/api/security/users/{name}/role"  ADMIN, Change("user.role") => users::set_role;
+    PUT    "/api/security/users/{name}/password" ADMIN, Change("user.password") => users::set_password;
+    DELETE "/api/security/users/{name}"       ADMIN, Change("user.remove") => users::remove;
+    GET    "/api/audit"                       ADMIN, Read => audit::list;
+    GET    "/api/health"                      VIEWER, Read => meta::liveness;
+    GET    "/api/version"                     VIEWER, Read => meta::version;
+    GET    "/api/openapi.json"                VIEWER, Read => meta::document;
 }
 
 /// A router with every call behind its gatekeeper, and nothing else.

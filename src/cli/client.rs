@@ -1,6 +1,6 @@
 //! How a command reaches a running daemon: by its socket on this machine, or by `--url` on another.
 
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -71,6 +71,22 @@ impl DaemonOption {
             let answer = self.request(environment, method, path, body).await?;
             let body = answer.bytes().await.map_err(|error| self.unreachable(environment, &error))?;
             Ok(body.to_vec())
+        })
+    }
+
+    /// Prints what the daemon answers, as it comes.
+    pub(super) fn print(&self, environment: &Environment, path: &str) -> Result<(), Failed> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failed::because)?;
+        runtime.block_on(async {
+            let mut answer = self.request(environment, Method::GET, path, None).await?;
+            while let Some(chunk) = answer.chunk().await.map_err(|error| self.unreachable(environment, &error))? {
+                match std::io::stdout().write_all(&chunk) {
+                    // Whoever closes the pipe early, as `head` does, has seen enough.
+                    Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
+                    written => written.map_err(Failed::because)?,
+                }
+            }
+            Ok(())
         })
     }
 

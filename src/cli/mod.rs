@@ -2,10 +2,13 @@
 //!
 //! Every command that prints has `--json`; exit codes are the same for all of them.
 
+mod audit;
+mod breaker;
 mod client;
 mod completions;
 mod config;
 mod demo;
+mod dlq;
 mod health;
 mod offline;
 mod serve;
@@ -47,6 +50,9 @@ pub struct Cli {
 enum Command {
     Serve(serve::Serve),
     Health(health::Health),
+    Breaker(breaker::BreakerCommand),
+    Dlq(dlq::DlqCommand),
+    Audit(audit::AuditCommand),
     Config(config::ConfigCommand),
     User(user::UserCommand),
     Token(token::TokenCommand),
@@ -95,6 +101,9 @@ pub fn run() -> ExitCode {
     let done = match cli.command {
         Command::Serve(command) => command.run(environment),
         Command::Health(command) => command.run(&environment),
+        Command::Breaker(command) => command.run(&environment),
+        Command::Dlq(command) => command.run(&environment),
+        Command::Audit(command) => command.run(&environment),
         Command::Config(command) => command.run(&environment),
         Command::User(command) => command.run(&environment),
         Command::Token(command) => command.run(&environment),

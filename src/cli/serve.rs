@@ -9,6 +9,7 @@ use super::demo::Demo;
 use super::{DataDirOption, Failed};
 use crate::config::Environment;
 use crate::daemon::{Daemon, Doors, Options, StartError, TlsFiles};
+use crate::security::{ProxyHeader, TrustedProxies, TrustedProxy};
 use crate::telemetry::{LogFormat, LogOptions, Logging, init_logging};
 
 const EXAMPLES: &str = "\
@@ -45,6 +46,15 @@ pub(super) struct Serve {
     #[arg(long, value_name = "FILE", env = "PULSE_TLS_KEY", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
 
+    /// A proxy in front of the daemon, or a network of them: its word is taken for where a call came from. May be given
+    /// more than once; none is trusted by default.
+    #[arg(long = "trusted-proxy", value_name = "NETWORK", env = "PULSE_TRUSTED_PROXIES", value_delimiter = ',')]
+    trusted_proxies: Vec<TrustedProxy>,
+
+    /// The header in which the trusted proxies write where a call came from; they have to set or clear it themselves.
+    #[arg(long, value_name = "HEADER", env = "PULSE_TRUSTED_PROXY_HEADER", default_value = "x-forwarded-for")]
+    trusted_proxy_header: ForwardingHeader,
+
     /// What to log: error, warn, info, debug or trace, or a filter such as `pulse=debug`.
     #[arg(long, value_name = "FILTER", env = "PULSE_LOG", default_value = "info")]
     log: String,
@@ -61,6 +71,12 @@ pub(super) struct Serve {
 enum Format {
     Text,
     Json,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ForwardingHeader {
+    XForwardedFor,
+    Forwarded,
 }
 
 impl Serve {
@@ -84,6 +100,10 @@ impl Serve {
     async fn serve(self, environment: Environment) -> Result<(), Failed> {
         let mut signals = Signals::listen().map_err(Failed::because)?;
         let data_dir = self.data_dir.choose(&environment).map_err(Failed::configuration)?;
+        let header = match self.trusted_proxy_header {
+            ForwardingHeader::XForwardedFor => ProxyHeader::XForwardedFor,
+            ForwardingHeader::Forwarded => ProxyHeader::Forwarded,
+        };
         let mut options = Options {
             data_dir,
             socket: None,
@@ -91,6 +111,7 @@ impl Serve {
             metrics_listen: self.metrics_listen,
             tls: self.tls_cert.zip(self.tls_key).map(|(certificate, key)| TlsFiles { certificate, key }),
             environment,
+            trusted_proxies: TrustedProxies { networks: self.trusted_proxies, header },
             seed: seed(),
         };
         if self.demo {

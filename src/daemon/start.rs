@@ -11,14 +11,14 @@ use tokio_util::task::TaskTracker;
 
 use super::doors::{DoorError, Doors, Traces, serve};
 use super::tls::{Tls, TlsError, TlsFiles};
-use crate::api::{Api, router, with_security_headers};
+use crate::api::{Api, EventFeed, router, with_security_headers};
 use crate::config::{Config, ConfigError, ConfigErrors, DataDir, Environment, Follower, Keyring, LiveConfig};
 use crate::configure::{Configurator, Followers};
 use crate::engine::{Engine, Millis};
 use crate::fleet::Fleet;
 use crate::runtime::{Clock, Drained, Driver, Handle, TokioClock};
 use crate::security::audit::{AuditError, AuditLog, Retention};
-use crate::security::{AccountError, Accounts, HashCost, Hasher, KeyFileError, TokenStore};
+use crate::security::{AccountError, Accounts, HashCost, Hasher, KeyFileError, RateLimits, TokenStore, TrustedProxies};
 use crate::store::{DATABASE, Store, StoreError};
 use crate::targets::Secret;
 use crate::telemetry::{LogSubscriber, Metrics};
@@ -47,6 +47,8 @@ pub struct Options {
     pub tls: Option<TlsFiles>,
     /// What overrides the settings.
     pub environment: Environment,
+    /// Whose word is taken for where a call came from.
+    pub trusted_proxies: TrustedProxies,
     /// The seed of the jitter.
     pub seed: u64,
 }
@@ -163,7 +165,10 @@ impl Daemon {
         let counters = Metrics::new();
         let (driver, handle) = Driver::new(engine, clock.clone(), Arc::new(fleet.clone()));
         let driver = driver.subscribe(fleet.reading_keeper()).subscribe(counters.subscriber());
-        let driver = spawn_driver(driver.subscribe(LogSubscriber), stop_polls.clone());
+        let (events, to_events, pump) = EventFeed::new(any_clock.clone());
+        let driver = driver.subscribe(LogSubscriber).subscribe(to_events);
+        let driver = spawn_driver(driver, stop_polls.clone());
+        tasks.spawn(pump.run());
 
         let specs = fleet.replace(&config.instances);
         // It fails only if the driver is gone, and then every call says so.
@@ -184,6 +189,10 @@ impl Daemon {
             tokens,
             accounts: accounts.clone(),
             audit,
+            limits: RateLimits::new(any_clock.clone()),
+            proxies: Arc::new(options.trusted_proxies),
+            events,
+            stop: stop_calls.clone(),
         };
         let address = api.local_addr().unwrap_or(options.listen);
         let metrics_address = metrics.local_addr().unwrap_or(options.metrics_listen);

@@ -7,8 +7,8 @@ use thiserror::Error;
 
 use super::breaker::BreakerState;
 use super::dead_letter::DeadLetterReason;
-use super::key::InstanceKey;
-use super::time::Timestamp;
+use super::key::{InstanceKey, InstanceType};
+use super::time::{Millis, Timestamp};
 
 /// Names a command, so that its reply finds the way back. Chosen by the sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -29,8 +29,13 @@ pub enum Command {
         /// Which.
         key: InstanceKey,
     },
-    /// Recheck all dead letters, spread out.
-    RetryAllDeadLetters,
+    /// Recheck many dead letters, spread out.
+    RetryDeadLetters {
+        /// Which.
+        filter: RetryFilter,
+        /// Only tell which they are.
+        dry_run: bool,
+    },
     /// Stop polling a dead letter until it is enabled, edited or added again.
     RemoveDeadLetter {
         /// Which.
@@ -48,6 +53,38 @@ pub enum Command {
         /// Whether it is to be polled.
         enabled: bool,
     },
+}
+
+/// Which dead letters to recheck. What is not given does not matter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RetryFilter {
+    /// Only instances of this type.
+    pub kind: Option<InstanceType>,
+    /// Only those that are dead-lettered for this reason.
+    pub reason: Option<DeadLetterReason>,
+    /// Only those whose row of failures began longer ago than this.
+    pub older_than: Option<Millis>,
+}
+
+/// What becomes of one of many dead letters.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Retry {
+    /// Which.
+    pub key: InstanceKey,
+    /// What becomes of it.
+    pub result: RetryResult,
+}
+
+/// What becomes of one dead letter that is to be rechecked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RetryResult {
+    /// It is rechecked then.
+    ScheduledFor(Timestamp),
+    /// It is being rechecked already.
+    UnderWay,
+    /// It would be rechecked; nothing was changed.
+    WouldRetry,
 }
 
 /// What a command did.
@@ -69,7 +106,7 @@ pub enum Reply {
     /// The rechecks are planned.
     RetriesScheduled {
         /// Which, in the order of their keys.
-        keys: Vec<InstanceKey>,
+        retries: Vec<Retry>,
     },
     /// The dead letter is gone and the instance paused.
     DeadLetterRemoved {

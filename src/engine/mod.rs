@@ -28,7 +28,7 @@ mod time;
 mod verify;
 
 pub use breaker::BreakerState;
-pub use command::{Command, CommandError, CommandId, Reply};
+pub use command::{Command, CommandError, CommandId, Reply, Retry, RetryFilter, RetryResult};
 pub use core::{Engine, Input, Totals};
 pub use dead_letter::DeadLetterReason;
 pub use effect::{Effect, Effects, Event, FleetEvent, InstanceEvent, PollOrder, Ticket, What};

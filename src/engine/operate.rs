@@ -1,7 +1,7 @@
 //! Operators' commands: each is carried out whole or refused with the reason and without a trace.
 
 use super::breaker::BreakerState;
-use super::command::{Command, CommandError, CommandId, Reply};
+use super::command::{Command, CommandError, CommandId, Reply, Retry, RetryFilter, RetryResult};
 use super::core::Engine;
 use super::effect::{Effects, FleetEvent, InstanceEvent};
 use super::instance::Place;
@@ -17,7 +17,8 @@ impl Engine {
         let result = match command {
             Command::ResetBreaker { key } => self.reset_breaker(&key, effects),
             Command::RetryDeadLetter { key } => self.retry_dead_letter(&key, effects),
-            Command::RetryAllDeadLetters => Ok(self.retry_all_dead_letters(effects)),
+            Command::RetryDeadLetters { filter, dry_run: true } => Ok(self.would_retry(filter)),
+            Command::RetryDeadLetters { filter, dry_run: false } => Ok(self.retry_dead_letters(filter, effects)),
             Command::RemoveDeadLetter { key } => self.remove_dead_letter(&key, effects),
             Command::PollNow { key } => self.poll_now(&key, effects),
             Command::SetEnabled { key, enabled } => self.set_enabled(&key, enabled, effects),
@@ -61,22 +62,52 @@ impl Engine {
         Ok(Reply::RetryScheduled { previous_retry_count: entry.retry_count, scheduled_for })
     }
 
-    fn retry_all_dead_letters(&mut self, effects: &mut Effects) -> Reply {
-        let dead = |id: &u32| self.instance(*id).is_some_and(|instance| instance.place == Place::DeadLettered);
-        let ids: Vec<u32> = self.ids.values().copied().filter(dead).collect();
-        let count = ids.len() as u64;
+    /// The dead letters that `filter` lets through, in the order of their keys.
+    fn dead_letters(&self, filter: RetryFilter) -> Vec<u32> {
+        let matches = |id: &u32| {
+            self.instance(*id).is_some_and(|instance| {
+                instance.dead_letter().is_some_and(|entry| {
+                    filter.kind.is_none_or(|kind| kind == instance.spec().key.kind())
+                        && filter.reason.is_none_or(|reason| reason == entry.reason)
+                        && filter.older_than.is_none_or(|age| self.now - entry.first_attempt > age)
+                })
+            })
+        };
+        self.ids.values().copied().filter(matches).collect()
+    }
+
+    fn would_retry(&self, filter: RetryFilter) -> Reply {
+        let retry = |id| self.retry(id, RetryResult::WouldRetry);
+        Reply::RetriesScheduled { retries: self.dead_letters(filter).into_iter().filter_map(retry).collect() }
+    }
+
+    fn retry(&self, id: u32, result: RetryResult) -> Option<Retry> {
+        self.instance(id).map(|instance| match instance.place {
+            Place::InFlight => Retry { key: instance.spec().key.clone(), result: RetryResult::UnderWay },
+            _ => Retry { key: instance.spec().key.clone(), result },
+        })
+    }
+
+    fn retry_dead_letters(&mut self, filter: RetryFilter, effects: &mut Effects) -> Reply {
+        let ids = self.dead_letters(filter);
+        let waits = |id: &&u32| self.instance(**id).is_some_and(|instance| instance.place == Place::DeadLettered);
+        let count = ids.iter().filter(waits).count() as u64;
         let window = self.settings.base_interval.max(Millis::new(RETRY_SPACING.get().saturating_mul(count)));
         let share = Millis::new(window.get() / count.max(1));
-        let mut keys = Vec::with_capacity(ids.len());
-        for (rank, id) in ids.into_iter().enumerate() {
-            keys.extend(self.instance(id).map(|instance| instance.spec().key.clone()));
-            let own_share = self.draw_between(id, Millis::ZERO, share);
-            let wait = Millis::new(share.get().saturating_mul(rank as u64)) + own_share;
-            if self.agenda.is_on_wheel(id) && self.now + wait < self.agenda.due(id) {
-                self.plan(id, self.now + wait, wait, IntervalReason::Operator, effects);
+        let mut rank = 0;
+        let mut retries = Vec::with_capacity(ids.len());
+        for id in ids {
+            if self.instance(id).is_some_and(|instance| instance.place == Place::DeadLettered) {
+                let own_share = self.draw_between(id, Millis::ZERO, share);
+                let wait = Millis::new(share.get().saturating_mul(rank)) + own_share;
+                rank += 1;
+                if self.agenda.is_on_wheel(id) && self.now + wait < self.agenda.due(id) {
+                    self.plan(id, self.now + wait, wait, IntervalReason::Operator, effects);
+                }
             }
+            retries.extend(self.retry(id, RetryResult::ScheduledFor(self.agenda.due(id))));
         }
-        Reply::RetriesScheduled { keys }
+        Reply::RetriesScheduled { retries }
     }
 
     fn remove_dead_letter(&mut self, key: &InstanceKey, effects: &mut Effects) -> Result<Reply, CommandError> {

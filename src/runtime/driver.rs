@@ -13,7 +13,7 @@ use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::clock::Clock;
-use super::handle::{Handle, Request};
+use super::handle::{Handle, Observed, Request};
 use super::transport::{PollCost, PollReport, PollRequest, Transport};
 use crate::engine::{
     CommandError, CommandId, Effect, Effects, Engine, Event, Failure, FailureKind, FleetEvent, Input, InstanceKey,
@@ -177,6 +177,16 @@ impl<C: Clock, T: Transport> Driver<C, T> {
                 let id = CommandId(self.commands);
                 self.replies.insert(id, reply);
                 self.handle(now, Input::Command { id, command });
+            }
+            Request::Observed { key, command, reply } => {
+                let before = self.engine.instance_health(&key, now);
+                let (done, mut result) = oneshot::channel();
+                self.serve(now, Request::Command { command, reply: done });
+                let after = self.engine.instance_health(&key, now);
+                // The engine answers each command in its own step.
+                if let Ok(result) = result.try_recv() {
+                    let _ = reply.send(Observed { before, result, after });
+                }
             }
             Request::Inventory { specs, done } => {
                 self.handle(now, Input::Inventory(specs));

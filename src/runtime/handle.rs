@@ -33,8 +33,20 @@ type Read = Box<dyn FnOnce(&Engine, Timestamp) + Send>;
 pub(super) enum Request {
     Read(Read),
     Command { command: Command, reply: oneshot::Sender<Result<Reply, CommandError>> },
+    Observed { key: InstanceKey, command: Command, reply: oneshot::Sender<Observed> },
     Inventory { specs: Vec<InstanceSpec>, done: oneshot::Sender<()> },
     Settings { settings: Box<Settings>, done: oneshot::Sender<()> },
+}
+
+/// What a command did to one instance.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The instance right before.
+    pub before: Option<InstanceHealth>,
+    /// What the engine answered.
+    pub result: Result<Reply, CommandError>,
+    /// The instance right after.
+    pub after: Option<InstanceHealth>,
 }
 
 /// Talks to a running driver. Cheap to clone.
@@ -109,6 +121,15 @@ impl Handle {
     pub async fn command(&self, command: Command) -> Result<Result<Reply, CommandError>, DriverGone> {
         let (reply, answer) = oneshot::channel();
         self.ask(Request::Command { command, reply }, answer).await
+    }
+
+    /// The same, with the state of the instance `key` right before and after, so that nothing happens in between.
+    ///
+    /// # Errors
+    /// The driver has stopped.
+    pub async fn command_observed(&self, key: InstanceKey, command: Command) -> Result<Observed, DriverGone> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::Observed { key, command, reply }, answer).await
     }
 
     /// Replaces the fleet; returns once the engine has taken it over.

@@ -9,5 +9,5 @@ mod transport;
 
 pub use clock::{Calendar, Clock, TokioClock};
 pub use driver::{Drained, Driver, Subscriber};
-pub use handle::{DriverGone, Handle, Page};
+pub use handle::{DriverGone, Handle, Observed, Page};
 pub use transport::{PollCost, PollReport, PollRequest, Transport};

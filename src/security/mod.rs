@@ -3,9 +3,11 @@
 mod accounts;
 pub mod audit;
 mod key_file;
+mod limits;
 mod lockout;
 mod password;
 mod principal;
+mod proxies;
 mod random;
 mod tokens;
 
@@ -14,9 +16,11 @@ pub use accounts::{
     UserName, UserRecord,
 };
 pub use key_file::{KeyFile, KeyFileError};
+pub use limits::{CALLS_A_MINUTE, CallerId, MANAGEMENT_CALLS_A_MINUTE, RateLimits, Standing};
 pub use password::{HashCost, HashError, Hasher, NewPassword, UnfitPassword};
 pub(crate) use principal::account_name;
 pub use principal::{Actor, Caller, Credential, Principal, Role, UnknownRole};
+pub use proxies::{NotANetwork, ProxyHeader, TrustedProxies, TrustedProxy};
 pub use random::NoRandomness;
 pub(crate) use random::random_bytes;
 pub use tokens::{IssuedToken, NewToken, TokenError, TokenId, TokenRecord, TokenRefused, TokenStore};

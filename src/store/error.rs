@@ -24,10 +24,13 @@ pub enum StoreError {
     )]
     TooNew {
         /// Its schema.
-        found: u32,
+        found: usize,
         /// The last schema that this version knows.
-        known: u32,
+        known: usize,
     },
+    /// An earlier version wrote it.
+    #[error("pulse.db was written by an earlier version of Pulse; start the daemon once, which brings it up to date")]
+    TooOld,
     /// The file is not a database.
     #[error("pulse.db is not a database, or is damaged; restore it from a backup, or move it away to begin anew")]
     NotOurs,

@@ -15,17 +15,24 @@ const STEPS: &[&str] = &[
 /// Takes the steps that are missing, all or none.
 pub(super) fn apply(connection: &mut Connection) -> Result<(), StoreError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let found: u32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let known = u32::try_from(STEPS.len()).unwrap_or(u32::MAX);
-    if found > known {
-        return Err(StoreError::TooNew { found, known });
-    }
-    for step in STEPS.iter().skip(found as usize) {
+    let taken = taken(&transaction)?;
+    for step in STEPS.iter().skip(taken) {
         transaction.execute_batch(step)?;
     }
-    if found < known {
-        transaction.pragma_update(None, "user_version", known)?;
+    if taken < STEPS.len() {
+        transaction.pragma_update(None, "user_version", STEPS.len() as u32)?;
     }
     transaction.commit()?;
     Ok(())
+}
+
+/// Makes sure that no step is missing.
+pub(super) fn check(connection: &Connection) -> Result<(), StoreError> {
+    if taken(connection)? < STEPS.len() { Err(StoreError::TooOld) } else { Ok(()) }
+}
+
+fn taken(connection: &Connection) -> Result<usize, StoreError> {
+    let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let taken = version as usize;
+    if taken > STEPS.len() { Err(StoreError::TooNew { found: taken, known: STEPS.len() }) } else { Ok(taken) }
 }

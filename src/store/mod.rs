@@ -69,6 +69,19 @@ impl Store {
         Ok(Self { writer: Lane::new(writer), reader: Lane::new(reader), gate: None })
     }
 
+    /// Opens a database that is there, and changes nothing of it; a daemon may be running on it.
+    ///
+    /// # Errors
+    /// The file cannot be read, or another version of Pulse wrote it.
+    pub fn open_to_read(path: &Path) -> Result<Self, StoreError> {
+        let connection = Connection::open_with_flags(path, flags())?;
+        configure(&connection)?;
+        connection.pragma_update(None, "query_only", true)?;
+        migrations::check(&connection)?;
+        let lane = Lane::new(connection);
+        Ok(Self { writer: Arc::clone(&lane), reader: lane, gate: None })
+    }
+
     /// A database that ends with the process, for tests and simulations.
     ///
     /// # Errors

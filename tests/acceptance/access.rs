@@ -1,7 +1,9 @@
 //! Who may come in: every call, with each kind of token, by each door; and no answer or log line tells a secret.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use pulse::lab::{HostPlan, Lab};
 use pulse::security::Role;
@@ -31,7 +33,7 @@ impl Call {
     }
 
     fn request_at(&self, daemon: &Daemon, path: &str) -> RequestBuilder {
-        self.with_body(daemon.anonymous(self.method.clone(), path))
+        self.with_body(daemon.anonymous(self.method.clone(), path)).header("X-Forwarded-For", nobody_yet())
     }
 
     fn with_body(&self, request: RequestBuilder) -> RequestBuilder {
@@ -43,13 +45,38 @@ fn call(method: Method, path: &'static str, role: Role) -> Call {
     Call { method, path, at: path, body: None, role: Some(role), answer: StatusCode::OK }
 }
 
+/// An address that nothing came from yet, so that no limit is in the way of a test of something else.
+fn nobody_yet() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 0, 0, 0)) + NEXT.fetch_add(1, Ordering::Relaxed)).to_string()
+}
+
+/// A daemon that believes what [`nobody_yet`] says.
+async fn daemon_behind_a_proxy(folder: &Folder) -> Daemon {
+    Daemon::start_with(folder, &["--trusted-proxy", "127.0.0.1"], &[]).await
+}
+
 /// Every call. Refused by default: what is missing here must not be there.
 pub(crate) fn calls() -> Vec<Call> {
     use Role::{Admin, Viewer};
     let (get, post, delete) = (Method::GET, Method::POST, Method::DELETE);
+    // A management call on an instance that there is not.
+    let nobody = |path: &'static str| Call {
+        at: path.replace("{key}", "pve::nobody").leak(),
+        answer: StatusCode::NOT_FOUND,
+        ..call(Method::POST, path, Admin)
+    };
     let mut calls = vec![
         call(get.clone(), HEALTH, Viewer),
         call(get.clone(), "/api/state", Viewer),
+        call(get.clone(), "/api/events", Viewer),
+        Call { body: Some(json!({"reason": "a test"})), ..nobody("/api/monitoring/breakers/{key}/reset") },
+        call(post.clone(), "/api/monitoring/dlq/retry", Admin),
+        nobody("/api/monitoring/dlq/{key}/retry"),
+        Call { method: Method::DELETE, ..nobody("/api/monitoring/dlq/{key}") },
+        nobody("/api/monitoring/instances/{key}/poll"),
+        nobody("/api/monitoring/instances/{key}/pause"),
+        nobody("/api/monitoring/instances/{key}/resume"),
         call(get.clone(), "/api/system/settings", Viewer),
         Call { body: Some(json!({})), ..call(post.clone(), "/api/system/settings/update", Admin) },
         call(get.clone(), "/api/security/tokens", Admin),
@@ -199,7 +226,7 @@ async fn every_documented_call_is_in_the_table_of_calls_and_the_other_way_round(
 #[tokio::test]
 async fn every_call_is_refused_without_the_right_token_and_answered_with_it() {
     let folder = Folder::quick(&one_endpoint());
-    let daemon = Daemon::start(&folder).await;
+    let daemon = daemon_behind_a_proxy(&folder).await;
     let nearly = &daemon.token[..daemon.token.len() - 1];
     for call in calls().into_iter().filter(|call| call.role.is_some()) {
         let Call { method, at: path, .. } = &call;
@@ -213,7 +240,6 @@ async fn every_call_is_refused_without_the_right_token_and_answered_with_it() {
             ("the token as password", new().basic_auth("admin", Some(&daemon.token))),
             ("a wrong token of the other kind", new().header("X-API-Token", "pulse_wrong")),
             ("the token in the address", call.request_at(&daemon, &format!("{path}?token={}", daemon.token))),
-            ("a claim to be local", new().header("X-Forwarded-For", "127.0.0.1")),
             ("a session that is none", new().header("Cookie", format!("pulse_session={}", daemon.token))),
         ];
         for (with, request) in refused {
@@ -225,7 +251,11 @@ async fn every_call_is_refused_without_the_right_token_and_answered_with_it() {
         }
         let response = new().bearer_auth(&daemon.token).send().await.unwrap();
         assert_eq!(response.status(), call.answer, "{method} {path}");
-        let kind = if call.answer.is_success() { "application/json" } else { "application/problem+json" };
+        let kind = match call.answer.is_success() {
+            _ if *path == "/api/events" => "text/event-stream",
+            true => "application/json",
+            false => "application/problem+json",
+        };
         assert_eq!(response.headers()[CONTENT_TYPE], kind);
     }
     let request = daemon.anonymous(Method::GET, "/api/version").header("X-API-Token", &daemon.token);
@@ -234,13 +264,31 @@ async fn every_call_is_refused_without_the_right_token_and_answered_with_it() {
 }
 
 #[tokio::test]
+async fn a_claim_to_be_local_is_not_believed() {
+    let folder = Folder::quick(&json!({"instances": []}));
+    let daemon = Daemon::start(&folder).await;
+    for header in ["X-Forwarded-For", "X-Real-IP", "Forwarded"] {
+        for claim in ["127.0.0.1", "for=127.0.0.1", "::1"] {
+            let request = daemon.anonymous(Method::GET, "/api/version").header(header, claim);
+            assert_eq!(request.send().await.unwrap().status(), StatusCode::UNAUTHORIZED, "{header}: {claim}");
+        }
+    }
+    let request = daemon.anonymous(Method::POST, "/api/security/tokens").header("X-Forwarded-For", "203.0.113.9");
+    assert_eq!(request.json(&json!({})).send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    let told = daemon.get("/api/audit?action=token.create&outcome=refused").await;
+    let (actor, address) = (&told["entries"][0]["actor"], &told["entries"][0]["address"]);
+    assert_eq!((actor, address), (&json!("anonymous"), &json!("127.0.0.1")), "nobody told it to trust a proxy");
+    daemon.stop().await;
+}
+
+#[tokio::test]
 async fn each_role_makes_the_calls_of_its_row_and_no_other() {
     let folder = Folder::quick(&one_endpoint());
-    let daemon = Daemon::start(&folder).await;
+    let daemon = daemon_behind_a_proxy(&folder).await;
     for role in Role::ALL {
-        let token = daemon.new_token(role.as_str(), role).await;
         for call in calls() {
             let Call { method, path, .. } = &call;
+            let token = daemon.new_token(&format!("{role}: {method} {path}"), role).await;
             let response = call.request(&daemon).bearer_auth(&token).send().await.unwrap();
             if call.role.is_none_or(|least| role >= least) {
                 assert_eq!(response.status(), call.answer, "{role}: {method} {path}");
@@ -345,7 +393,7 @@ async fn no_answer_and_no_log_line_holds_a_secret() {
     let folder = Folder::quick(&fleet);
     folder.write("mail.secret", &secrets[4]);
     let variables = [("VAULT_SECRET", secrets[5].as_str()), ("PULSE_LOG", "trace")];
-    let daemon = Daemon::start_with(&folder, &[], &variables).await;
+    let daemon = Daemon::start_with(&folder, &["--trusted-proxy", "127.0.0.1"], &variables).await;
     for key in ["pve::by-token", "pve::by-password", "pmg::by-file", "pbs::by-variable"] {
         daemon.until_instance(key, |row| row["pollStatus"]["lastSuccess"].is_string()).await;
     }
@@ -368,7 +416,9 @@ async fn no_answer_and_no_log_line_holds_a_secret() {
         for request in [new().bearer_auth(&daemon.token), new(), new().bearer_auth(leaked)] {
             let response = request.send().await.unwrap();
             let headers = format!("{:?}", response.headers());
-            told.push((format!("{} {}", call.method, call.path), headers + &response.text().await.unwrap()));
+            let endless = headers.contains("text/event-stream");
+            let body = if endless { String::new() } else { response.text().await.unwrap() };
+            told.push((format!("{} {}", call.method, call.path), headers + &body));
         }
     }
     for command in [&["health"][..], &["health", "--json"], &["config", "info"], &["config", "validate"]] {

@@ -3,13 +3,16 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, and so do its helpers")]
 
 mod access;
+mod audit;
 mod bad_input;
 mod config_history;
 mod demo;
+mod events;
 mod first_start;
 mod foreign;
 mod health_answer;
 mod inventory_edit;
+mod management;
 mod nodes;
 mod secrets_at_rest;
 mod settings_edit;

@@ -1,6 +1,6 @@
 //! The audit log: append-only, hash-chained, and written before anybody is told that something was done.
 //!
-//! `docs/decisions/0010-audit-intent-then-outcome.md` tells why an action is two entries.
+//! `docs/decisions/0012-an-action-is-an-intent-and-an-outcome.md` tells why an action is two entries.
 
 mod chain;
 mod entry;

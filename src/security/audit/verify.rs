@@ -65,6 +65,20 @@ pub enum Fault {
     },
 }
 
+impl Fault {
+    /// The first entry that is wrong, if it is one of them.
+    pub const fn entry(&self) -> Option<i64> {
+        match self {
+            Self::Altered { seq }
+            | Self::Forged { seq }
+            | Self::Missing { seq, .. }
+            | Self::Surplus { seq }
+            | Self::NotAsNoted { seq } => Some(*seq),
+            Self::Head | Self::Checkpoint => None,
+        }
+    }
+}
+
 fn gone(seq: i64, until: i64) -> String {
     if seq == until { "it was removed".to_owned() } else { format!("it and all up to {until} were removed") }
 }
