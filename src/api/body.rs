@@ -29,6 +29,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
 /// Why an operator does something: 1 to 500 characters, none of them a control character.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(transparent)]
+#[schema(as = AuditReason, min_length = 1, max_length = 500)]
 pub struct Reason(String);
 
 impl Reason {

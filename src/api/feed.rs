@@ -265,7 +265,7 @@ mod tests {
     use crate::runtime::TokioClock;
 
     fn event() -> Event {
-        let what = What::Instance { instance: InstanceId::default(), what: InstanceEvent::Revived };
+        let what = What::Instance { instance: InstanceId::from_index(0), what: InstanceEvent::Revived };
         Event { at: Timestamp::ZERO, what }
     }
 

@@ -4,11 +4,11 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::Method;
 use serde::Serialize;
-use utoipa::openapi::Ref;
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::response::ResponseBuilder;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{Content, Ref, RefOr};
 use utoipa::{Modify, OpenApi, ToSchema};
 
 use super::Api;
@@ -166,6 +166,14 @@ impl Modify for Refusals {
             else {
                 continue;
             };
+            for response in operation.responses.responses.values_mut() {
+                if let RefOr::T(response) = response
+                    && response.content.get("application/json").is_some_and(is_problem)
+                    && let Some(content) = response.content.swap_remove("application/json")
+                {
+                    response.content.insert("application/problem+json".to_owned(), content);
+                }
+            }
             let mut also = |status: &str, description: &str| {
                 let json = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
                 let response =
@@ -186,6 +194,7 @@ impl Modify for Refusals {
                 also("400", "The request could not be read (`malformed_request`)");
                 also("413", "The body is too large (`body_too_large`)");
             }
+            also("429", "Too many calls; `Retry-After` tells when the next may come (`too_many_calls`)");
             also(
                 "503",
                 "The daemon cannot answer now (`unavailable`), or not write down what it has to \
@@ -193,6 +202,11 @@ impl Modify for Refusals {
             );
         }
     }
+}
+
+fn is_problem(content: &RefOr<Content>) -> bool {
+    let RefOr::T(content) = content else { return false };
+    matches!(&content.schema, Some(RefOr::Ref(schema)) if schema.ref_location.ends_with("/Problem"))
 }
 
 fn operation<'a>(item: &'a mut PathItem, method: &Method) -> Option<&'a mut Operation> {

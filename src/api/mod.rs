@@ -18,6 +18,7 @@ mod meta;
 mod nodes;
 mod peer;
 mod problem;
+mod reference;
 mod routes;
 mod session;
 mod settings;
@@ -49,6 +50,7 @@ pub use manage::{
 pub use meta::openapi;
 pub use peer::Peer;
 pub use problem::Problem;
+pub use reference::reference_markdown;
 pub use routes::{Access, Kind, ROUTES, Route};
 pub use tokens::{TokenIssued, TokenList, TokenRequest};
 pub use users::UserList;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
 use crate::config::ConfigErrors;
@@ -21,7 +21,8 @@ const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+
 pub struct Problem {
     /// A URI that names the kind of problem: `urn:pulse:problem:` and the code.
     #[serde(rename = "type")]
-    kind: String,
+    #[schema(value_type = String)]
+    kind: ProblemType,
     /// The kind of problem in words; the same for every one of its kind.
     title: &'static str,
     /// The HTTP status.
@@ -44,6 +45,16 @@ pub struct Problem {
     unread: bool,
 }
 
+/// The URI of a kind of problem, by its code.
+#[derive(Clone, Copy, Debug)]
+struct ProblemType(&'static str);
+
+impl Serialize for ProblemType {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("urn:pulse:problem:{}", self.0))
+    }
+}
+
 /// Marks the answer to a call that was refused before it was understood.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Unread(pub(super) &'static str);
@@ -59,7 +70,7 @@ pub(super) struct Reason {
 
 impl Problem {
     fn new(status: StatusCode, code: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
-        let kind = format!("urn:pulse:problem:{code}");
+        let kind = ProblemType(code);
         let (status, detail) = (status.as_u16(), detail.into());
         Self { kind, title, status, detail, code, errors: Vec::new(), standing: None, retry_after: None, unread: false }
     }

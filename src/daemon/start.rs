@@ -175,8 +175,7 @@ impl Daemon {
         let _ = handle.replace_inventory(specs).await;
         let live = LiveConfig::new(config.system.clone());
         let followers = Followers { live: live.clone(), scheduler: Some((handle.clone(), fleet.clone())) };
-        let mut follower = Follower::new(&config);
-        follower.use_keys(Arc::new(keys));
+        let follower = follower(&config, keys);
         let configurator = Configurator::new(follower, followers, store, any_clock.clone(), audit.clone());
         // Callers wait meanwhile, so that the first version is what was found.
         configurator.begin().await;
@@ -236,6 +235,12 @@ impl Daemon {
         drop(self.traces);
         Stopped { polls, calls_ended }
     }
+}
+
+fn follower(config: &Config, keys: Keyring) -> Follower {
+    let mut follower = Follower::new(config);
+    follower.use_keys(Arc::new(keys));
+    follower
 }
 
 impl Ground {

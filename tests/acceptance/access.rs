@@ -214,8 +214,10 @@ async fn every_documented_call_is_in_the_table_of_calls_and_the_other_way_round(
         let answers = &paths[call.path][call.method.as_str().to_lowercase()]["responses"];
         let refuses = call.role.is_some_and(|role| role > Role::Viewer || call.method != Method::GET);
         let refuses = refuses || call.answer == StatusCode::FORBIDDEN;
-        if call.role.is_some() {
-            assert!(answers["401"].is_object(), "{} tells nobody that it needs credentials", call.path);
+        let expected = [("401", call.role.is_some()), ("403", refuses), ("429", true), ("503", true)];
+        for (status, _) in expected.into_iter().filter(|(_, expected)| *expected) {
+            let content = &answers[status]["content"];
+            assert!(content["application/problem+json"].is_object(), "{} does not tell of {status}", call.path);
         }
         assert_eq!(answers["403"].is_object(), refuses, "{} tells of its role and of CSRF tokens", call.path);
         assert!(answers[call.answer.as_str()].is_object(), "{} tells what it answers", call.path);

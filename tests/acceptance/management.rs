@@ -53,11 +53,11 @@ async fn a_breaker_is_reset_with_a_reason_and_the_answer_is_the_documented_one()
             (&reset["success"], &reset["key"], &reset["newState"]),
             (&json!(true), &json!("pve::rack"), &json!("closed"))
         );
-        assert_eq!(reset["resetBy"], "token:first start");
+        assert_eq!(reset["resetBy"], "token:tests");
         assert!(reset["resetAt"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok());
     }
     let entry = last_entry(&daemon, "breaker.reset").await;
-    assert_eq!((&entry["actor"], &entry["address"]), (&json!("token:first start"), &json!("127.0.0.1")));
+    assert_eq!((&entry["actor"], &entry["address"]), (&json!("token:tests"), &json!("127.0.0.1")));
     assert_eq!((&entry["key"], &entry["outcome"]), (&json!("pve::rack"), &json!("done")));
     assert_eq!(entry["reason"], "the switch is replaced");
     for state in ["before", "after"] {
