@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::access::assert_is_problem;
-use super::support::{Daemon, Folder, PATIENCE, SEED, eventually, lab, pause, run};
+use super::support::{Daemon, Folder, PATIENCE, SEED, eventually, lab, pause, quick_settings, run};
 
 /// A folder whose daemon has written a dozen entries and is stopped.
 async fn written() -> Folder {
@@ -43,7 +43,7 @@ async fn verify_names_the_first_entry_that_is_not_as_it_was_written() {
     for (statements, entry, words) in [
         ("UPDATE audit SET actor = 'user:mallory' WHERE seq = 5", 5, "it was altered"),
         ("DELETE FROM audit WHERE seq IN (6, 9)", 6, "entry 6 is missing: it was removed"),
-        ("DELETE FROM audit WHERE seq >= 9", 9, "it and all up to 12 were removed"),
+        ("DELETE FROM audit WHERE seq >= 9", 9, "it and all up to"),
         (
             "UPDATE audit SET seq = -1 WHERE seq = 7; UPDATE audit SET seq = 7 WHERE seq = 8;
              UPDATE audit SET seq = 8 WHERE seq = -1",
@@ -231,12 +231,10 @@ async fn with_a_full_disk_calls_that_change_something_answer_503_and_change_noth
         return eprintln!("skipped: mounting needs root");
     };
     let lab = lab(vec![HostPlan::pve(SEED, "rack", 3)]).await;
-    let folder = Folder::quick(&lab.instances_json(None));
-    for file in ["system.json", "instances.json"] {
-        std::fs::copy(folder.path().join(file), disk.path().join(file)).unwrap();
-    }
-    let data_dir = disk.path().display().to_string();
-    let daemon = Daemon::start_with(&folder, &["--data-dir", &data_dir], &[]).await;
+    let folder = Folder::inside(disk.path());
+    folder.write_json("system.json", &quick_settings());
+    folder.write_json("instances.json", &lab.instances_json(None));
+    let daemon = Daemon::start(&folder).await;
     daemon.until_instance("pve::rack", |row| row["pollStatus"]["lastSuccess"].is_string()).await;
     let ballast = fill(disk.path());
 
@@ -270,7 +268,7 @@ async fn with_a_full_disk_calls_that_change_something_answer_503_and_change_noth
         let status = daemon.post(path, body).await.status();
         assert!(status.is_success(), "{path} answers {status} once there is room again");
     }
-    let ended = run(&mut folder.pulse(["audit", "verify", "--data-dir", &data_dir])).await;
+    let ended = run(&mut folder.pulse(["audit", "verify"])).await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
     daemon.stop().await;
     lab.shutdown().await;

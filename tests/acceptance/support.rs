@@ -41,6 +41,11 @@ impl Folder {
         Self { data: tempfile::tempdir().unwrap(), output: tempfile::tempdir().unwrap() }
     }
 
+    /// A data folder in `parent`.
+    pub(crate) fn inside(parent: &Path) -> Self {
+        Self { data: tempfile::tempdir_in(parent).unwrap(), output: tempfile::tempdir().unwrap() }
+    }
+
     /// A folder with the settings of [`quick_settings`] and this fleet.
     pub(crate) fn quick(fleet: &Value) -> Self {
         let folder = Self::new();
