@@ -164,10 +164,9 @@ impl Daemon {
         let engine = Engine::new(config.system.settings().clone(), options.seed, clock.now());
         let counters = Metrics::new();
         let (driver, handle) = Driver::new(engine, clock.clone(), Arc::new(fleet.clone()));
-        let driver = driver.subscribe(fleet.reading_keeper()).subscribe(counters.subscriber());
         let (events, to_events, pump) = EventFeed::new(any_clock.clone());
-        let driver = driver.subscribe(LogSubscriber).subscribe(to_events);
-        let driver = spawn_driver(driver, stop_polls.clone());
+        let driver = driver.subscribe(fleet.reading_keeper()).subscribe(counters.subscriber());
+        let driver = spawn_driver(driver.subscribe(LogSubscriber).subscribe(to_events), stop_polls.clone());
         tasks.spawn(pump.run());
 
         let specs = fleet.replace(&config.instances);
