@@ -24,7 +24,7 @@ mod world;
 pub use builtin::{BUILTIN, builtin};
 pub use compare::{Comparison, Measured, compare};
 pub use judge::SOMETIMES;
-pub use run::{Freshness, Report, RunOptions, run};
+pub use run::{Freshness, Report, RunOptions, run, run_watched};
 pub use scenario::{
     Action, Answer, Expect, ExpectDeadLetters, ExpectGroup, Fault, FaultKind, HostGroup, Operator, Others, Scenario,
     ScenarioError,

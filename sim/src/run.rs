@@ -93,8 +93,19 @@ impl Report {
 /// assert_eq!(report.trace_hash, sim::run(&scenario, 1, sim::RunOptions::default()).trace_hash);
 /// ```
 pub fn run(scenario: &Scenario, seed: u64, options: RunOptions) -> Report {
+    run_watched(scenario, seed, options, Millis::MAX, |_| {})
+}
+
+/// The same, with somebody who looks on every so often in virtual time, and at the end. Watching changes nothing.
+pub fn run_watched(
+    scenario: &Scenario,
+    seed: u64,
+    options: RunOptions,
+    every: Millis,
+    watch: impl FnMut(Timestamp),
+) -> Report {
     let mut world = World::new(scenario, seed, options);
-    world.run();
+    world.run(every, watch);
     let freshness = options.keep_ages.then(|| freshness(&world));
     if world.judge.violations.is_empty() {
         expect(scenario, &mut world);

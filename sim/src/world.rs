@@ -137,10 +137,21 @@ impl<'a> World<'a> {
         self.engine.queue_depth()
     }
 
-    /// Runs the scenario to its end.
-    pub(crate) fn run(&mut self) {
+    /// Runs the scenario to its end, with a pause to `watch` after `every` span of virtual time and at the end.
+    pub(crate) fn run(&mut self, every: Millis, mut watch: impl FnMut(Timestamp)) {
         self.send_inventory();
-        self.run_until(self.end);
+        let every = every.max(Millis::new(1));
+        let mut moment = self.now;
+        // Time stands where something last happened, or a look would be an event of its own.
+        loop {
+            moment = self.end.min(moment + every);
+            let goes_on = self.go_on_until(moment);
+            watch(moment);
+            if !goes_on || moment >= self.end {
+                break;
+            }
+        }
+        self.now = self.end;
         self.judge.compare_health(&self.engine, self.now);
     }
 
@@ -163,6 +174,12 @@ impl<'a> World<'a> {
     }
 
     fn run_until(&mut self, end: Timestamp) {
+        self.go_on_until(end);
+        self.now = end;
+    }
+
+    /// Lets everything up to `end` happen; whether time went on until then.
+    fn go_on_until(&mut self, end: Timestamp) -> bool {
         let mut steps_at_once = 0;
         while let Some(next) = self.next_time().filter(|next| *next <= end) {
             let now = self.after_stall(next.max(self.now));
@@ -171,12 +188,13 @@ impl<'a> World<'a> {
             }
             steps_at_once = if now > self.now { 0 } else { steps_at_once + 1 };
             if steps_at_once > MAX_STEPS_AT_ONCE {
-                return self.judge.accuse(Rule::Progress, || "the engine asks to be woken again and again".to_owned());
+                self.judge.accuse(Rule::Progress, || "the engine asks to be woken again and again".to_owned());
+                return false;
             }
             self.now = now;
             self.happen();
         }
-        self.now = end;
+        true
     }
 
     fn next_time(&self) -> Option<Timestamp> {

@@ -1,7 +1,7 @@
 //! The simulator judged from outside: it repeats itself, agrees with the daemon's driver, and finds what is planted.
 
 use pulse::engine::Millis;
-use sim::{RunOptions, Scenario, Span, builtin, run, run_stack, swarm};
+use sim::{RunOptions, Scenario, Span, builtin, run, run_stack, run_watched, swarm};
 
 fn named(name: &str) -> Scenario {
     builtin(name).expect("the scenario is built in")
@@ -27,6 +27,19 @@ fn one_seed_gives_one_trace_and_another_seed_another() {
         let again = run(&scenario, seed, RunOptions { keep_trace: true, ..RunOptions::default() });
         assert_eq!(first.trace_hash, again.trace_hash, "seed {seed}");
         assert_ne!(first.trace_hash, run(&scenario, seed + 1, RunOptions::default()).trace_hash, "seed {seed}");
+    }
+}
+
+#[test]
+fn watching_a_run_changes_nothing_in_it() {
+    for seed in 1..=10 {
+        let scenario = swarm(seed);
+        let mut looks = Vec::new();
+        let every = Millis::from_secs(7);
+        let watched = run_watched(&scenario, seed, RunOptions::default(), every, |now| looks.push(now));
+        assert_eq!(watched.trace_hash, run(&scenario, seed, RunOptions::default()).trace_hash, "seed {seed}");
+        assert_eq!(looks.len() as u64, scenario.length().get().div_ceil(every.get()), "seed {seed}");
+        assert_eq!(looks.last().map(|now| now.as_millis()), Some(scenario.length().get()), "seed {seed}");
     }
 }
 

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
+use crate::engine::Timestamp;
+
 /// Requests to more different paths than this are counted together.
 const MAX_PATHS: usize = 128;
 /// Where they are counted.
@@ -31,6 +33,29 @@ pub struct HostStats {
     pub failed_logins: u64,
     /// Requests by path, without the query: `/api2/json/version`.
     pub requests_by_path: BTreeMap<String, u64>,
+    /// What came of the requests that the host's behaviour has a say in.
+    pub outcomes: Outcomes,
+}
+
+/// What came of the requests that a behaviour has a say in: all of them, or those to the path of a script.
+///
+/// The truth to hold a poller's own figures against. Slow answers are answers; a connection that a fault strikes before
+/// a request counts as one that was struck. Connections that are refused are never seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outcomes {
+    /// Requests that were answered.
+    pub answered: u64,
+    /// Requests that a fault struck.
+    pub struck: u64,
+    /// Of those, how many in a row at the end.
+    pub struck_in_a_row: u64,
+    /// How often an answer came after a struck request.
+    pub recoveries: u64,
+    /// The lab's time of the last answer.
+    pub last_answer: Option<Timestamp>,
+    /// The lab's time of the last struck request.
+    pub last_strike: Option<Timestamp>,
 }
 
 /// The live counts behind [`HostStats`].
@@ -44,6 +69,7 @@ pub(super) struct Counters {
     logins: AtomicU64,
     failed_logins: AtomicU64,
     requests_by_path: Mutex<BTreeMap<String, u64>>,
+    outcomes: Mutex<Outcomes>,
 }
 
 /// A connection is open as long as this lives.
@@ -75,6 +101,21 @@ impl Counters {
         before
     }
 
+    /// Counts what comes of a request at `now`.
+    pub(super) fn outcome(&self, struck: bool, now: Timestamp) {
+        let mut outcomes = self.outcomes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if struck {
+            outcomes.struck += 1;
+            outcomes.struck_in_a_row += 1;
+            outcomes.last_strike = Some(now);
+        } else {
+            outcomes.answered += 1;
+            outcomes.recoveries += u64::from(outcomes.struck_in_a_row > 0);
+            outcomes.struck_in_a_row = 0;
+            outcomes.last_answer = Some(now);
+        }
+    }
+
     pub(super) fn login(&self) {
         self.logins.fetch_add(1, Ordering::Relaxed);
     }
@@ -94,6 +135,7 @@ impl Counters {
             logins: self.logins.load(Ordering::Relaxed),
             failed_logins: self.failed_logins.load(Ordering::Relaxed),
             requests_by_path: paths.clone(),
+            outcomes: *self.outcomes.lock().unwrap_or_else(std::sync::PoisonError::into_inner),
         }
     }
 }
@@ -118,6 +160,23 @@ mod tests {
         assert_eq!(stats.requests, 1_000);
         assert_eq!(stats.requests_by_path.len(), MAX_PATHS + 1);
         assert_eq!(stats.requests_by_path[OTHER_PATHS], 1_000 - MAX_PATHS as u64);
+    }
+
+    #[test]
+    fn an_answer_ends_a_row_of_strikes_and_is_a_recovery() {
+        let counters = Counters::default();
+        for (millis, struck) in [(1, true), (2, true), (3, false), (4, false), (5, true)] {
+            counters.outcome(struck, Timestamp::from_millis(millis));
+        }
+        let expected = Outcomes {
+            answered: 2,
+            struck: 3,
+            struck_in_a_row: 1,
+            recoveries: 1,
+            last_answer: Some(Timestamp::from_millis(4)),
+            last_strike: Some(Timestamp::from_millis(5)),
+        };
+        assert_eq!(counters.stats().outcomes, expected);
     }
 
     #[test]

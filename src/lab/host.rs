@@ -135,6 +135,14 @@ impl ActiveBehaviour {
         }
     }
 
+    /// Whether what comes of a request to `path` depends on the behaviour.
+    pub(super) fn has_a_say(&self, path: &str) -> bool {
+        match &self.behaviour {
+            Behaviour::Healthy | Behaviour::Flapping { .. } => true,
+            Behaviour::Faulty(_) | Behaviour::Sequence { .. } => self.behaviour.counts(path),
+        }
+    }
+
     pub(super) fn turns_in(&self, now: Timestamp) -> Option<Millis> {
         self.behaviour.turns_in(now)
     }

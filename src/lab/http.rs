@@ -50,8 +50,12 @@ impl Server {
         let path = request.uri().path().to_owned();
         let position = self.host.counters.request(&path);
         let path = path.strip_prefix(PREFIX).unwrap_or(&path);
-        let active = self.host.members[self.member].active();
-        let fault = active.meet_request(self.host.now(), path, self.host.noise.of("chance"));
+        let (active, now) = (self.host.members[self.member].active(), self.host.now());
+        let fault = active.meet_request(now, path, self.host.noise.of("chance"));
+        if active.has_a_say(path) {
+            let struck = fault.is_some_and(|kind| !matches!(kind, FaultKind::Slow { .. }));
+            self.host.counters.outcome(struck, now);
+        }
         self.dawdle(position).await;
         Ok(match fault {
             None => self.answer(request).await,

@@ -131,7 +131,11 @@ impl DoorKeeper<'_> {
     }
 
     fn welcome(&self, stream: TcpStream) {
-        let fault = self.member().active().meet_connection(self.host.now());
+        let now = self.host.now();
+        let fault = self.member().active().meet_connection(now);
+        if fault.is_some() {
+            self.host.counters.outcome(true, now);
+        }
         let (host, index, live) = (Arc::clone(self.host), self.index, self.live.clone());
         self.tasks.spawn(async move {
             let wire = Wire::new(stream);

@@ -55,7 +55,7 @@ use listener::Door;
 use noise::Noise;
 
 pub use clock::LabClock;
-pub use counters::HostStats;
+pub use counters::{HostStats, Outcomes};
 pub use fault::{Behaviour, Fault, FaultKind, MAX_SEQUENCE};
 pub use fleets::POLL_PATH;
 pub use instances::LabHost;

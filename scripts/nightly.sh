@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# What takes too long for every change: 240 minutes of the real daemon, 240 of the simulator, and big farms of seeds.
+#
+#   scripts/nightly.sh [--out nightly] [--minutes 240] [--seeds 20000]
+#
+# Everything runs even if something before it failed; the exit code is that of the worst. Results are in the folder.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+out=nightly minutes=240 seeds=20000
+while [ $# -gt 0 ]; do
+    case $1 in
+    --out) out=$2; shift 2 ;;
+    --minutes) minutes=$2; shift 2 ;;
+    --seeds) seeds=$2; shift 2 ;;
+    *) sed -n '2,6s/^# \?//p' "$0" >&2; exit 2 ;;
+    esac
+done
+
+mkdir -p "$out" || exit 2
+cargo build --release --locked --bin soak --bin sim || exit 2
+soak=target/release/soak sim=target/release/sim
+worst=0
+# Runs a command with its output in a file of its own as well.
+run() {
+    local name=$1
+    shift
+    printf '\n== %s: %s\n' "$name" "$*"
+    "$@" 2>&1 | tee "$out/$name.txt"
+    local code=${PIPESTATUS[0]}
+    [ "$code" -le "$worst" ] || worst=$code
+}
+
+# The same seed for everything that one night runs, and another one every night.
+seed=$(($(date +%s) / 86400))
+run virtual "$soak" --virtual 240m --seed "$seed" --out "$out/virtual"
+run farm-documented "$sim" farm integration soak --seeds $((seeds / 10)) --from $((seed * 1000))
+run farm-all "$sim" farm --seeds $((seeds / 20)) --from $((seed * 1000))
+run farm-swarm "$sim" farm swarm --seeds "$seeds" --from $((seed * 1000))
+run real "$soak" --minutes "$minutes" --seed "$seed" --out "$out/real"
+exit "$worst"
