@@ -4,6 +4,8 @@
 
 #[path = "../../../sim/src/builtin.rs"]
 mod builtin;
+#[path = "../../../sim/src/check.rs"]
+mod check;
 #[path = "../../../sim/src/compare.rs"]
 mod compare;
 #[path = "../../../sim/src/host.rs"]
@@ -12,6 +14,7 @@ mod host;
 mod judge;
 #[path = "../../../sim/src/operators.rs"]
 mod operators;
+mod report;
 #[path = "../../../sim/src/run.rs"]
 mod run;
 #[path = "../../../sim/src/scenario.rs"]

@@ -62,6 +62,7 @@ impl Request {
 impl Judge {
     pub(crate) fn settings_replaced(&mut self, settings: Settings) {
         self.settings = settings;
+        self.bounds = Default::default();
         self.request = Request::Settings;
     }
 

@@ -19,6 +19,7 @@ use pulse::engine::{
 use crate::violation::{Rule, Violation};
 use asked::Request;
 use fleet::Load;
+use planning::Drawn;
 use truth::{Breaker, Flight, Step, Truth};
 
 /// Violations kept of one run; the rest would only repeat them.
@@ -79,6 +80,8 @@ pub(crate) struct Judge {
     deadlines: BTreeSet<(Timestamp, usize)>,
     totals: Totals,
     load: Load,
+    /// Intervals near the shortest and the longest.
+    bounds: [Drawn; 2],
     delivered: Option<Delivered>,
     /// What the engine was asked for in this step.
     request: Request,
@@ -104,6 +107,7 @@ impl Judge {
             by_id: Vec::new(),
             last_tickets: Vec::new(),
             load: Load::new(),
+            bounds: [Drawn::default(); 2],
             settings,
             in_flight: 0,
             machines: vec![0; names.len()],

@@ -12,6 +12,16 @@ const BACKOFF_JITTER: f64 = 0.2;
 /// Milliseconds that rounding may add or take.
 const ROUNDING: u64 = 2;
 
+/// So many intervals that are a bound itself are no chance.
+const MEETING: u32 = 20;
+
+/// How many intervals were drawn next to a bound, and how many are the bound.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Drawn {
+    near: u32,
+    at: u32,
+}
+
 /// The spans that are allowed, both ends included.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Allowed {
@@ -68,6 +78,9 @@ impl Judge {
             let detail = || format!("{reason:?} plans {due:?} at {now:?}, {interval} after {last_start:?}");
             self.accuse_host(Rule::Anchored, host, detail);
         }
+        if is_healthy(reason) {
+            self.judge_bounds(host, interval);
+        }
         match reason {
             IntervalReason::RetryAfter => self.reached("Retry-After above the own delay"),
             IntervalReason::Quiet => self.reached("quiet instance polled later"),
@@ -91,6 +104,27 @@ impl Judge {
         }
         if matches!(reason, IntervalReason::First | IntervalReason::Operator | IntervalReason::Replanned) {
             self.load.herd.insert(host);
+        }
+    }
+
+    /// Jitter lies inside the bounds. Were it cut off there, half of those that are polled as seldom as may be would meet.
+    fn judge_bounds(&mut self, host: usize, interval: Millis) {
+        let (min, max) = (self.settings.min_interval, self.settings.max_interval);
+        if max < min.scaled(1.0 + 4.0 * INTERVAL_JITTER) {
+            return;
+        }
+        let near = [interval <= min.scaled(1.0 + INTERVAL_JITTER), interval >= max.scaled(1.0 - INTERVAL_JITTER)];
+        let at = [interval == min, interval == max];
+        for side in 0..2 {
+            let drawn = &mut self.bounds[side];
+            drawn.near += u32::from(near[side]);
+            drawn.at += u32::from(at[side]);
+            let Drawn { near, at } = *drawn;
+            if at >= MEETING && at * 4 > near {
+                self.bounds[side] = Drawn::default();
+                let detail = || format!("{at} of {near} intervals about it are the bound itself, as its {interval} is");
+                self.accuse_host(Rule::Herd, host, detail);
+            }
         }
     }
 
