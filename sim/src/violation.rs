@@ -37,6 +37,18 @@ pub enum Rule {
     DeadLetterEarned,
     /// Intervals and delays keep their bounds.
     IntervalBounds,
+    /// A plan follows from what happened: an interval after the last start, or a delay after now.
+    Anchored,
+    /// What is set for a type or an instance is done.
+    Setting,
+    /// Unknown ones come first, then the one that waits longest.
+    Turn,
+    /// Nobody who may start waits beside a free slot.
+    IdleSlot,
+    /// Plans that are made at once lie apart.
+    Herd,
+    /// Intervals are stretched while slots or time are short, and no longer.
+    Load,
     /// The engine's own rules hold (`Engine::verify`).
     Verify,
     /// The health answer agrees with what truly happened.

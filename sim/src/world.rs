@@ -28,6 +28,8 @@ const SMALL_FLEET: usize = 24;
 const VERIFY_EVERY: u64 = 2_048;
 /// The health answer is held against the truth after so many steps.
 const COMPARE_EVERY: u64 = 4_096;
+/// That of a small fleet.
+const COMPARE_SMALL_EVERY: u64 = 32;
 
 /// Which interval policy the engine has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,7 +90,7 @@ impl<'a> World<'a> {
         let RunOptions { policy, keep_trace, keep_ages, record } = options;
         let settings = scenario.valid_settings();
         let hosts = Host::all(scenario, seed);
-        let keys: Vec<_> = hosts.iter().map(|host| host.key.clone()).collect();
+        let specs: Vec<_> = hosts.iter().map(|host| host.spec.clone()).collect();
         let warm_up = Timestamp::ZERO + scenario.warm_up.0;
         let crashes = scenario.faults.iter().filter(|fault| fault.kind == FaultKind::Crash);
         let mut crashes: Vec<_> = crashes.map(|fault| Timestamp::ZERO + fault.from.0).collect();
@@ -98,7 +100,7 @@ impl<'a> World<'a> {
             record.then(|| Recorder::new(hosts.iter().map(|host| (&host.key, group_of(host))), longest_run(scenario)));
         Self {
             engine: Engine::with_policy(settings.clone(), policy.make(), seed, Timestamp::ZERO),
-            judge: Judge::new(&keys, settings.clone(), warm_up, keep_ages),
+            judge: Judge::new(&specs, settings.clone(), warm_up, keep_ages),
             operators: Operators::new(scenario, seed),
             enlisted: (0..hosts.len()).collect(),
             verify_cap: settings.max_in_flight,
@@ -217,6 +219,7 @@ impl<'a> World<'a> {
             self.crashes.remove(0);
             return self.restart();
         }
+        self.judge.woke(self.now);
         let mut due = Vec::new();
         while let Some(entry) = self.answers.first_entry().filter(|entry| entry.key().0 <= self.now) {
             let ((_, ticket, second), outcome) = entry.remove_entry();
@@ -236,7 +239,9 @@ impl<'a> World<'a> {
             if let Err(violation) = self.engine.verify_after_tick() {
                 self.judge.accuse(Rule::Verify, || violation.to_string());
             }
+            self.judge.judge_tick(self.now);
         }
+        self.judge.judge_wakeup(self.engine.next_wakeup());
     }
 
     fn serve(&mut self, request: Request) {
@@ -285,6 +290,7 @@ impl<'a> World<'a> {
 
     fn send_inventory(&mut self) {
         let specs: Vec<InstanceSpec> = self.enlisted.iter().map(|host| self.hosts[*host].spec.clone()).collect();
+        self.judge.inventory_replaced(self.enlisted.iter().map(|host| (*host, self.hosts[*host].spec.revision)));
         self.handle(Input::Inventory(specs));
     }
 
@@ -295,7 +301,7 @@ impl<'a> World<'a> {
         self.cancellable.clear();
         self.by_id.clear();
         self.verify_cap = self.settings.max_in_flight;
-        self.judge.restarted(self.settings.clone());
+        self.judge.restarted(self.settings.clone(), self.now);
         if let Some(recorder) = &mut self.recorder {
             recorder.restarted(self.now);
         }
@@ -324,12 +330,12 @@ impl<'a> World<'a> {
             }
         }
         self.effects = effects;
-        self.judge.stepped();
+        let touched = self.judge.stepped(self.now);
         if let Some(recorder) = &mut self.recorder {
             recorder.stepped(self.now, self.engine.queue_depth());
         }
         self.steps += 1;
-        self.check();
+        self.check(&touched);
     }
 
     /// A first failure during an outage is when the outage was seen.
@@ -342,7 +348,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn check(&mut self) {
+    fn check(&mut self, touched: &[usize]) {
         if self.now >= Timestamp::ZERO + self.scenario.warm_up.0 {
             self.deepest_queue = self.deepest_queue.max(self.engine.queue_depth());
         }
@@ -350,7 +356,9 @@ impl<'a> World<'a> {
         if due && let Err(violation) = self.engine.verify(self.verify_cap) {
             self.judge.accuse(Rule::Verify, || violation.to_string());
         }
-        if self.steps.is_multiple_of(COMPARE_EVERY) {
+        self.judge.compare_touched(&self.engine, touched);
+        let every = if self.hosts.len() <= SMALL_FLEET { COMPARE_SMALL_EVERY } else { COMPARE_EVERY };
+        if self.steps.is_multiple_of(every) {
             self.judge.compare_health(&self.engine, self.now);
         }
     }

@@ -87,15 +87,20 @@ impl Engine {
     /// Plans the next poll one interval after the start of the last one, with load, bounds and jitter.
     ///
     /// Anchored on what happened, so planning twice changes nothing (lesson 8).
-    pub(super) fn plan_from_start(&mut self, id: u32, choice: Choice, effects: &mut Effects) {
-        let interval = self.spread(id, choice);
-        let instance = self.instance_mut(id);
-        instance.planned = interval;
-        let started = instance.started;
+    fn plan_from_start(&mut self, id: u32, choice: Choice, effects: &mut Effects) {
+        let interval = self.draw_interval(id, choice);
+        let started = self.instance_mut(id).started;
         // However long a poll takes, the host has a rest before the next.
         let rest = Millis::new(self.settings.min_interval.min(interval).get() / 2);
         let due = (started + interval).max(self.now + rest);
         self.plan(id, due, interval, choice.reason, effects);
+    }
+
+    /// Draws the interval to the next poll and keeps it as the planned one.
+    pub(super) fn draw_interval(&mut self, id: u32, choice: Choice) -> Millis {
+        let interval = self.spread(id, choice);
+        self.instance_mut(id).planned = interval;
+        interval
     }
 
     fn spread(&mut self, id: u32, choice: Choice) -> Millis {

@@ -251,10 +251,12 @@ impl Engine {
             return false;
         }
         self.instance_mut(id).memory = PolicyMemory::default();
-        let overdue = self.instance_mut(id).started + interval <= self.now;
-        self.plan_from_start(id, Choice::exactly(interval, reason), effects);
-        if overdue {
-            // All of those at once would be a herd.
+        let planned = self.draw_interval(id, Choice::exactly(interval, reason));
+        let due = self.instance_mut(id).started + planned;
+        if due > self.now {
+            self.plan(id, due, planned, reason, effects);
+        } else {
+            // All of those that are overdue now would be a herd if they were polled at once.
             let wait = self.draw_between(id, Millis::ZERO, interval.min(base));
             self.plan(id, self.now + wait, wait, reason, effects);
         }

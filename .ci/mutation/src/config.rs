@@ -1,0 +1,23 @@
+//! The part of the configuration that scenarios are read with.
+
+#![allow(dead_code, unused_imports, reason = "scenarios need a part of it")]
+
+#[path = "../../../src/config/address.rs"]
+mod address;
+#[path = "../../../src/config/definitions.rs"]
+mod definitions;
+#[path = "../../../src/config/duration.rs"]
+mod duration;
+#[path = "../../../src/config/error.rs"]
+mod error;
+#[path = "../../../src/config/json.rs"]
+mod json;
+
+/// A scenario refers to no files.
+mod reference {
+    #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+    pub enum ReferenceError {}
+}
+
+pub use definitions::{SETTINGS, SettingDefinition};
+pub use duration::parse_span;
