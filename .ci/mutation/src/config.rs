@@ -19,5 +19,11 @@ mod reference {
     pub enum ReferenceError {}
 }
 
+/// Nor does it hold secrets.
+mod seal {
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+    pub enum SealError {}
+}
+
 pub use definitions::{SETTINGS, SettingDefinition};
 pub use duration::parse_span;
