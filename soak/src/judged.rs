@@ -12,6 +12,7 @@ use pulse::config::Environment;
 use pulse::daemon::{Daemon, Options};
 use pulse::engine::{Engine, Millis, Timestamp};
 use pulse::runtime::{Clock, TokioClock};
+use pulse::security::TrustedProxies;
 use pulse::telemetry::{LogFormat, LogOptions, init_logging};
 use tokio::runtime::Runtime;
 
@@ -80,8 +81,8 @@ impl Judged {
     }
 
     fn watch(self) -> Result<(), String> {
-        let log = LogOptions { filter: "info".to_owned(), format: LogFormat::Text, journald: false };
-        init_logging(&log).map_err(|error| error.to_string())?;
+        let log = LogOptions { filter: "info".to_owned(), format: LogFormat::Text, journal_stream: None };
+        let _logging = init_logging(&log).map_err(|error| error.to_string())?;
         // Fails only if a provider is there already, and then there is one.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let profiler = dhat::Profiler::builder().file_name(&self.profile).trim_backtraces(Some(FRAMES)).build();
@@ -101,6 +102,7 @@ impl Judged {
             metrics_listen: anywhere,
             tls: None,
             environment: Environment::default(),
+            trusted_proxies: TrustedProxies::default(),
             seed: self.seed,
         };
         let daemon = runtime.block_on(Daemon::start(options)).map_err(|error| error.to_string())?;

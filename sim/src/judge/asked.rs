@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use pulse::engine::{
-    BreakerState, Command, CommandError, DeadLetterReason, InstanceKey, Millis, Place, Reply, Settings,
+    BreakerState, Command, CommandError, DeadLetterReason, InstanceKey, Millis, Place, Reply, Retry, RetryResult,
+    Settings, Timestamp,
 };
 
 use super::Judge;
@@ -27,8 +28,8 @@ pub(super) enum Request {
     Command {
         command: Command,
         before: Option<Before>,
-        /// Whom a retry of all concerns.
-        dead: Vec<InstanceKey>,
+        /// Whom a retry of many concerns, and whether the recheck of each is under way.
+        dead: Vec<(InstanceKey, bool)>,
         answered: bool,
     },
 }
@@ -49,9 +50,8 @@ impl Request {
     /// The wait that a plan has which an operator asked for; `None` if nobody did.
     pub(super) fn operators_span(&self, settings: &Settings) -> Option<Allowed> {
         match self {
-            Self::Command { command: Command::RetryAllDeadLetters, dead, .. } => {
-                let spaced = Millis::new(RETRY_SPACING.get().saturating_mul(dead.len() as u64));
-                Some(Allowed::upto(settings.base_interval.max(spaced)))
+            Self::Command { command: Command::RetryDeadLetters { .. }, dead, .. } => {
+                Some(Allowed::upto(spread(dead, settings)))
             }
             Self::Command { .. } => Some(Allowed::exactly(Millis::ZERO)),
             _ => None,
@@ -84,7 +84,7 @@ impl Judge {
 
     pub(crate) fn commanded(&mut self, command: Command) {
         let named = match &command {
-            Command::RetryAllDeadLetters => None,
+            Command::RetryDeadLetters { .. } => None,
             Command::ResetBreaker { key }
             | Command::RetryDeadLetter { key }
             | Command::RemoveDeadLetter { key }
@@ -103,11 +103,8 @@ impl Judge {
                 failures: truth.failures,
             }
         });
-        let is_dead = |host: &&usize| self.truths[**host].present && self.truths[**host].place() == Place::DeadLettered;
         let dead = match command {
-            Command::RetryAllDeadLetters => {
-                self.by_key.iter().filter(|(_, host)| is_dead(host)).map(|(key, _)| key.clone()).collect()
-            }
+            Command::RetryDeadLetters { .. } => self.dead_letters(),
             _ => Vec::new(),
         };
         self.request = Request::Command { command, before, dead, answered: false };
@@ -119,18 +116,29 @@ impl Judge {
         };
         let twice = std::mem::replace(answered, true);
         let (command, before, dead) = (command.clone(), *before, std::mem::take(dead));
-        let expected = expected(&command, before, dead, self.now);
+        let (now, latest) = (self.now, self.now + spread(&dead, &self.settings));
         let silent = self.touched.is_empty();
         if result.is_err() {
             self.reached("command refused");
         }
-        if twice || *result != expected || (result.is_err() && !silent) {
-            let detail = || format!("{command:?} of {before:?} was answered {result:?}, expected {expected:?}");
+        let is_true = match &command {
+            Command::RetryDeadLetters { .. } => tells_retries(result, &dead, latest),
+            command => *result == expected(command, before, now),
+        };
+        if twice || !is_true || (result.is_err() && !silent) {
+            let detail = || format!("{command:?} of {before:?} and {dead:?} was answered {result:?}");
             self.accuse(Rule::CommandAnswered, detail);
         }
         if let (Ok(_), Some(before)) = (result, before) {
             self.judge_carried_out(&command, before);
         }
+    }
+
+    /// Every dead letter in the order of the keys, and whether its recheck is under way.
+    fn dead_letters(&self) -> Vec<(InstanceKey, bool)> {
+        let hosts = self.by_key.iter().map(|(key, host)| (key, &self.truths[*host]));
+        let dead = hosts.filter(|(_, truth)| truth.present && truth.dead.is_some());
+        dead.map(|(key, truth)| (key.clone(), truth.place() == Place::InFlight)).collect()
     }
 
     /// What a command must have done by the time it is answered.
@@ -148,7 +156,7 @@ impl Judge {
             Command::RetryDeadLetter { .. } | Command::PollNow { .. } => (true, true),
             Command::RemoveDeadLetter { .. } => (false, truth.paused && truth.dead.is_none()),
             Command::SetEnabled { enabled, .. } => (false, truth.paused != *enabled),
-            Command::RetryAllDeadLetters => (false, true),
+            Command::RetryDeadLetters { .. } => (false, true),
         };
         let waits_for_slot = truth.due <= now || truth.machine.is_some();
         if !done || (polled_at_once && !waits_for_slot) {
@@ -202,20 +210,32 @@ impl Judge {
     }
 }
 
-/// What a command must be answered.
-fn expected(
-    command: &Command,
-    before: Option<Before>,
-    dead: Vec<InstanceKey>,
-    now: pulse::engine::Timestamp,
-) -> Result<Reply, CommandError> {
-    if matches!(command, Command::RetryAllDeadLetters) {
-        return Ok(Reply::RetriesScheduled { keys: dead });
-    }
+/// Over how long the rechecks of many dead letters are spread.
+fn spread(dead: &[(InstanceKey, bool)], settings: &Settings) -> Millis {
+    let waiting = dead.iter().filter(|(_, under_way)| !under_way).count() as u64;
+    settings.base_interval.max(Millis::new(RETRY_SPACING.get().saturating_mul(waiting)))
+}
+
+/// Whether an answer tells of every dead letter, and of no other, that it is rechecked by `latest` or just now.
+fn tells_retries(result: &Result<Reply, CommandError>, dead: &[(InstanceKey, bool)], latest: Timestamp) -> bool {
+    let Ok(Reply::RetriesScheduled { retries }) = result else { return false };
+    let is_told = |(retry, (key, under_way)): (&Retry, &(InstanceKey, bool))| {
+        let told = match retry.result {
+            RetryResult::ScheduledFor(at) => !under_way && at <= latest,
+            RetryResult::UnderWay => *under_way,
+            RetryResult::WouldRetry => false,
+        };
+        retry.key == *key && told
+    };
+    retries.len() == dead.len() && retries.iter().zip(dead).all(is_told)
+}
+
+/// What a command about one host must be answered.
+fn expected(command: &Command, before: Option<Before>, now: Timestamp) -> Result<Reply, CommandError> {
     let before = before.ok_or(CommandError::UnknownInstance)?;
     let scheduled_for = now;
     match command {
-        Command::RetryAllDeadLetters => Ok(Reply::RetriesScheduled { keys: Vec::new() }),
+        Command::RetryDeadLetters { .. } => Err(CommandError::UnknownInstance),
         Command::ResetBreaker { .. } if before.availability => Err(CommandError::NoBreaker),
         Command::ResetBreaker { .. } => Ok(Reply::BreakerReset { previous: before.breaker }),
         Command::RetryDeadLetter { .. } | Command::RemoveDeadLetter { .. } if before.dead.is_none() => {
