@@ -101,8 +101,8 @@ impl Judged {
             listen: anywhere,
             metrics_listen: anywhere,
             tls: None,
-            environment: Environment::default(),
             trusted_proxies: TrustedProxies::default(),
+            environment: Environment::default(),
             seed: self.seed,
         };
         let daemon = runtime.block_on(Daemon::start(options)).map_err(|error| error.to_string())?;

@@ -26,6 +26,9 @@ const EVENTS: &str = "/api/events";
 const RESET: &str = "/api/monitoring/breakers/{key}/reset";
 const RETRY: &str = "/api/monitoring/dlq/{key}/retry";
 const RETRY_ALL: &str = "/api/monitoring/dlq/retry";
+const POLL: &str = "/api/monitoring/instances/{key}/poll";
+const PAUSE: &str = "/api/monitoring/instances/{key}/pause";
+const RESUME: &str = "/api/monitoring/instances/{key}/resume";
 const UPDATE: &str = "/api/system/settings/update";
 /// The answer to more calls than one caller may make; rightly given.
 pub(crate) const TOO_MANY: u16 = 429;
@@ -134,7 +137,7 @@ impl Load {
             }
             false => absent.push(format!("guests and users: the daemon has no {TOKENS}")),
         }
-        let can_manage = [RESET, RETRY, RETRY_ALL].iter().all(|route| routes.contains(*route));
+        let can_manage = [RESET, RETRY, RETRY_ALL, POLL, PAUSE, RESUME].iter().all(|route| routes.contains(*route));
         let is_setting =
             |operator: &&Operator| matches!(operator.action, Action::ToggleAdaptive | Action::EditSettings);
         for operator in operators.iter().filter(|operator| can_manage || is_setting(operator)) {
@@ -324,13 +327,16 @@ impl Caller {
     async fn operator(self) {
         let keys = &self.target.keys;
         for key in (0..keys.len()).cycle().map(|index| &keys[index * 7 % keys.len()]) {
-            if !self.pause(Millis::from_secs(20)).await {
+            if !self.pause(Millis::from_secs(30)).await {
                 return;
             }
             let body = json!({"reason": "soak"});
-            self.call("operators", self.post(&RESET.replace("{key}", key), &body), &[200, TOO_MANY]).await;
-            self.call("operators", self.post(&RETRY.replace("{key}", key), &body), &[200, 409, TOO_MANY]).await;
-            self.call("operators", self.post(&RESET.replace("{key}", "pve::nobody"), &body), &[404, TOO_MANY]).await;
+            let to = |path: &str, key: &str| self.post(&path.replace("{key}", key), &body);
+            self.call("operators", to(RESET, key), &[200, TOO_MANY]).await;
+            self.call("operators", to(RETRY, key), &[200, 409, TOO_MANY]).await;
+            // A host that is in flight or dead-lettered is not polled out of turn.
+            self.call("operators", to(POLL, key), &[200, 409, TOO_MANY]).await;
+            self.call("operators", to(RESET, "pve::nobody"), &[404, TOO_MANY]).await;
         }
     }
 
@@ -350,6 +356,11 @@ impl Caller {
             let request = match plan.action {
                 Action::ResetBreaker => self.post(&RESET.replace("{key}", key), &reason),
                 Action::RetryDeadLetter => self.post(&RETRY.replace("{key}", key), &reason),
+                Action::PollNow => self.post(&POLL.replace("{key}", key), &reason),
+                Action::Pause => {
+                    let call = if round.is_multiple_of(2) { PAUSE } else { RESUME };
+                    self.post(&call.replace("{key}", &keys[round / 2 * 7 % keys.len()]), &reason)
+                }
                 Action::RetryAll => self.post(RETRY_ALL, &reason),
                 Action::ToggleAdaptive => {
                     self.post(UPDATE, &json!({"adaptivePollingEnabled": !round.is_multiple_of(2)}))

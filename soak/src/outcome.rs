@@ -139,7 +139,9 @@ impl Ending<'_> {
         let rule = format!("{group}: oldest last success");
         match living.map(age).max() {
             None => Check::not_judged(rule, "all of them are dead-lettered"),
-            Some((i64::MAX, name)) => Check::new(rule, format!("never ({name})"), format!("≤ {most}"), false),
+            Some((i64::MAX, name)) => {
+                self.unless_early(Check::new(rule, format!("never ({name})"), format!("≤ {most}"), false))
+            }
             Some((age, name)) => {
                 let held = u64::try_from(age).unwrap_or_default() <= most.get();
                 Check::new(rule, format!("{:.1} s ({name})", age as f64 / 1_000.0), format!("≤ {most}"), held)

@@ -95,7 +95,7 @@ impl Plan {
         plan.operators = calls;
         let mut unplayed = |what: String| plan.unplayed.push(what);
         for operator in others {
-            unplayed(format!("operators who {}: the API has no call for it", snake(&operator.action)));
+            unplayed(format!("operators who {}: a soak keeps the fleet as it is", snake(&operator.action)));
         }
         plan
     }
@@ -282,9 +282,11 @@ fn is_a_call(action: Action) -> bool {
         Action::ResetBreaker
         | Action::RetryDeadLetter
         | Action::RetryAll
+        | Action::PollNow
+        | Action::Pause
         | Action::ToggleAdaptive
         | Action::EditSettings => true,
-        Action::RemoveDeadLetter | Action::PollNow | Action::Pause | Action::EditInventory | Action::EditHost => false,
+        Action::RemoveDeadLetter | Action::EditInventory | Action::EditHost => false,
     }
 }
 
