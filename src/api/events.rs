@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::Sse;
 use axum::response::sse::Event;
 use futures::{Stream, stream};
@@ -39,12 +39,14 @@ pub(super) async fn watch(
     State(api): State<Api>,
     principal: Principal,
     headers: HeaderMap,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+) -> Result<([(HeaderName, HeaderValue); 1], Sse<impl Stream<Item = Result<Event, Infallible>>>), Problem> {
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
     let too_many = || Problem::unavailable("too many are watching the events already; try again later");
     let reader = api.events.reader(last).ok_or_else(too_many)?;
     let watching = Watching { api, principal, reader, greeted: false };
-    Ok(Sse::new(stream::unfold(watching, Watching::next)))
+    // A stream is by itself only not to be kept without asking; what it tells is not to be kept at all.
+    let unkept = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+    Ok((unkept, Sse::new(stream::unfold(watching, Watching::next))))
 }
 
 /// One reader of the stream. It has no task of its own: whoever leaves drops it with the connection.
