@@ -85,7 +85,8 @@ impl Unit {
 
 /// Everything that can leak.
 pub(crate) const SERIES: [Series; 7] = [
-    Series { name: "live heap", unit: Unit::Bytes, value: |it| it.heap_bytes as f64, floor: MIB / 16.0, share: 0.0025 },
+    // What the daemon keeps of events, versions and calls is bounded, and fills in its first minutes.
+    Series { name: "live heap", unit: Unit::Bytes, value: |it| it.heap_bytes as f64, floor: MIB / 16.0, share: 0.05 },
     // The profile of the heap is part of it, and takes more whenever it meets a new way to an allocation.
     Series {
         name: "resident memory",
@@ -216,7 +217,7 @@ mod tests {
 
     #[test]
     fn each_kind_of_growth_breaks_its_own_rule() {
-        assert_eq!(broken(|second, it| it.heap_bytes += second * 1_000), ["growth: live heap"]);
+        assert_eq!(broken(|second, it| it.heap_bytes += second * 5_000), ["growth: live heap"]);
         assert_eq!(
             broken(|second, it| it.tasks += second / 10),
             ["growth: standing tasks", "standing tasks after the warm-up"]

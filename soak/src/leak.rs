@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 /// How much heap leaks with each sample.
-const HEAP_BYTES: usize = 32 * 1024;
+const HEAP_BYTES: usize = 64 * 1024;
 
 /// What leaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
