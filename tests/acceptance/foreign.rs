@@ -90,7 +90,7 @@ impl Nginx {
             .map(|module| format!("{module}_temp_path {module};"))
             .join(" ");
         let config = format!(
-            "daemon off; pid nginx.pid; error_log stderr; events {{}}
+            "daemon off; master_process off; pid nginx.pid; error_log stderr; events {{}}
             http {{
                 access_log off; {temporary}
                 server {{
