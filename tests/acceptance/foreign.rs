@@ -1,13 +1,10 @@
 //! The daemon polls servers that this project did not write: a Debian nginx over HTTPS, and PostgreSQL's TCP port.
-//!
-//! They run as private instances on loopback. Where they are not installed they are fetched; where that is not possible
-//! the tests say so, and fail if this is a CI run.
+//! They run as private instances on loopback.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use reqwest::Method;
 use rustix::process::Signal;
@@ -15,19 +12,8 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
+use super::installed::{INSTALLED_AND_STARTED_WITHIN, found, is_root, provided};
 use super::support::{Daemon, Folder, Program, eventually, free_address, row};
-
-/// Making a database cluster takes its time on a busy machine.
-const INSTALLED_AND_STARTED_WITHIN: Duration = Duration::from_secs(60);
-
-fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
-/// The first of these that can be run.
-fn found(candidates: impl IntoIterator<Item = PathBuf>) -> Option<PathBuf> {
-    candidates.into_iter().find(|path| path.is_file())
-}
 
 fn nginx() -> Option<PathBuf> {
     found(["/usr/sbin/nginx", "/usr/local/sbin/nginx", "/usr/bin/nginx"].map(PathBuf::from))
@@ -38,32 +24,6 @@ fn postgres_programs() -> Option<PathBuf> {
     let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?;
     let servers = versions.flatten().map(|version| version.path().join("bin/postgres"));
     found(servers).and_then(|server| server.parent().map(Path::to_owned))
-}
-
-/// Finds a server, or installs it, or says loudly that it cannot be had.
-async fn provided<T>(package: &str, find: impl Fn() -> Option<T>) -> Option<T> {
-    if let Some(server) = find() {
-        return Some(server);
-    }
-    if is_root() && Path::new("/usr/bin/apt-get").is_file() {
-        install(package).await;
-    }
-    let server = find();
-    if server.is_none() {
-        let missing = format!("{package} is neither installed nor could it be installed: NOT TESTED against it");
-        assert!(std::env::var_os("CI").is_none(), "{missing}");
-        eprintln!("\n*** {missing} ***\n");
-    }
-    server
-}
-
-async fn install(package: &str) {
-    for arguments in [&["update", "-qq"][..], &["install", "-y", "-qq", "--no-install-recommends", package]] {
-        let output = tempfile::tempdir().unwrap();
-        let mut command = Command::new("/usr/bin/apt-get");
-        command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
-        Program::start(&mut command, output.path()).ended(INSTALLED_AND_STARTED_WITHIN).await;
-    }
 }
 
 async fn until_connectable(program: &str, address: SocketAddr) {

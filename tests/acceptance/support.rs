@@ -34,16 +34,21 @@ const LOOK_EVERY: Millis = Millis::new(20);
 pub(crate) struct Folder {
     data: TempDir,
     output: TempDir,
+    metrics: SocketAddr,
 }
 
 impl Folder {
     pub(crate) fn new() -> Self {
-        Self { data: tempfile::tempdir().unwrap(), output: tempfile::tempdir().unwrap() }
+        Self::of(tempfile::tempdir().unwrap())
     }
 
     /// A data folder in `parent`.
     pub(crate) fn inside(parent: &Path) -> Self {
-        Self { data: tempfile::tempdir_in(parent).unwrap(), output: tempfile::tempdir().unwrap() }
+        Self::of(tempfile::tempdir_in(parent).unwrap())
+    }
+
+    fn of(data: TempDir) -> Self {
+        Self { data, output: tempfile::tempdir().unwrap(), metrics: free_address() }
     }
 
     /// A folder with the settings of [`quick_settings`] and this fleet.
@@ -209,6 +214,8 @@ impl Drop for Program {
 pub(crate) struct Daemon {
     pub(crate) program: Program,
     pub(crate) address: SocketAddr,
+    /// Where the metrics are; the same for every daemon on one folder.
+    pub(crate) metrics: SocketAddr,
     /// A token that opens the API.
     pub(crate) token: String,
     socket: PathBuf,
@@ -236,11 +243,11 @@ impl Daemon {
     pub(crate) async fn start_as_first(folder: &Folder, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let address = free_address();
         let mut command = folder.pulse(["serve"]);
-        command.args(["--listen", &address.to_string(), "--metrics-listen", &free_address().to_string()]);
+        command.args(["--listen", &address.to_string(), "--metrics-listen", &folder.metrics.to_string()]);
         command.args(arguments).envs(variables.iter().copied());
         let program = Program::start(&mut command, folder.output.path());
         let socket = folder.path().join("pulse.sock");
-        let mut daemon = Self { program, address, token: String::new(), socket };
+        let mut daemon = Self { program, address, metrics: folder.metrics, token: String::new(), socket };
         let answers = async || {
             daemon.program.panic_if_ended();
             std::net::TcpStream::connect(daemon.address).ok()
