@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What takes too long for every change: 240 minutes of the real daemon, 240 of the simulator, and big farms of seeds.
+# What takes too long for every change: 240 minutes of the real daemon, 240 of the simulator, big farms of seeds, and a
+# million hostile inputs.
 #
 #   scripts/nightly.sh [--out nightly] [--minutes 240] [--seeds 20000]
 #
@@ -13,13 +14,13 @@ while [ $# -gt 0 ]; do
     --out) out=$2; shift 2 ;;
     --minutes) minutes=$2; shift 2 ;;
     --seeds) seeds=$2; shift 2 ;;
-    *) sed -n '2,6s/^# \?//p' "$0" >&2; exit 2 ;;
+    *) sed -n '2,7s/^# \?//p' "$0" >&2; exit 2 ;;
     esac
 done
 
 mkdir -p "$out" || exit 2
-cargo build --release --locked --bin soak --bin sim || exit 2
-soak=target/release/soak sim=target/release/sim
+cargo build --release --locked --bin soak --bin sim --bin fuzz || exit 2
+soak=target/release/soak sim=target/release/sim fuzz=target/release/fuzz
 worst=0
 # Runs a command with its output in a file of its own as well.
 run() {
@@ -33,6 +34,7 @@ run() {
 
 # The same seed for everything that one night runs, and another one every night.
 seed=$(($(date +%s) / 86400))
+run fuzz "$fuzz" --requests 1000000 --seed "$seed"
 run virtual "$soak" --virtual 240m --seed "$seed" --out "$out/virtual"
 run farm-documented "$sim" farm integration soak --seeds $((seeds / 10)) --from $((seed * 1000))
 run farm-all "$sim" farm --seeds $((seeds / 20)) --from $((seed * 1000))

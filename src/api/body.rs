@@ -1,7 +1,12 @@
-//! Bodies of requests: JSON, bounded, and with the reason that an operator gives.
+//! Bodies of requests: JSON, bounded in size and time, and with the reason that an operator gives.
+
+use std::error::Error;
+use std::future::Future;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
+use http_body_util::LengthLimitError;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
@@ -10,6 +15,8 @@ use super::problem::Problem;
 
 /// The longest reason, in characters.
 const MAX_REASON_CHARS: usize = 500;
+/// How long a caller may take to send a body: less than a call may take, so that the caller is told whose fault it is.
+const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A JSON body. One that is empty stands for `null`, so `Body<Option<T>>` is a body that need not be there.
 #[derive(Debug)]
@@ -19,11 +26,44 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let bytes = Bytes::from_request(request, state).await.map_err(|_| Problem::too_large(super::MAX_BODY))?;
+        let bytes = received(Bytes::from_request(request, state), super::MAX_BODY).await?;
         let text = if bytes.iter().all(u8::is_ascii_whitespace) { &b"null"[..] } else { &bytes[..] };
         let value = serde_json::from_slice(text);
-        value.map(Self).map_err(|error| Problem::malformed(format!("the body is not what this call takes: {error}")))
+        value.map(Self).map_err(|error| {
+            Problem::malformed(format!("the body is not what this call takes: {}", without_value(&error.to_string())))
+        })
     }
+}
+
+/// A body of at most `limit` bytes once all of it has come, or why it has not.
+pub(super) async fn received<T, E: Error + 'static>(
+    reading: impl Future<Output = Result<T, E>>,
+    limit: usize,
+) -> Result<T, Problem> {
+    match tokio::time::timeout(BODY_TIMEOUT, reading).await {
+        Err(_) => Err(Problem::too_slow(BODY_TIMEOUT)),
+        Ok(Err(error)) if is_too_long(&error) => Err(Problem::too_large(limit)),
+        Ok(Err(_)) => Err(Problem::malformed("the body broke off, or is not as long as its headers say")),
+        Ok(Ok(body)) => Ok(body),
+    }
+}
+
+/// What is wrong with a body, without the text that was found in the wrong place: that may be a secret.
+fn without_value(error: &str) -> String {
+    for before in ["invalid type: string", "invalid value: string", "unknown variant"] {
+        if let Some(rest) = error.strip_prefix(before)
+            && let Some(at) = rest.rfind(", expected ")
+        {
+            return format!("{before}{}", &rest[at..]);
+        }
+    }
+    error.to_owned()
+}
+
+fn is_too_long(error: &(dyn Error + 'static)) -> bool {
+    // axum boxes it once more.
+    let is_it = error.is::<LengthLimitError>() || error.is::<Box<LengthLimitError>>();
+    is_it || error.source().is_some_and(is_too_long)
 }
 
 /// Why an operator does something: 1 to 500 characters, none of them a control character.
@@ -81,7 +121,44 @@ pub struct NeededReason {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body as RawBody;
+    use axum::http::StatusCode;
+    use axum::response::IntoResponse;
+    use futures::{StreamExt, stream};
+
     use super::*;
+
+    async fn status_of(body: RawBody) -> StatusCode {
+        let read = Body::<Option<u8>>::from_request(Request::new(body), &()).await;
+        read.map_or_else(|problem| problem.into_response().status(), |_| StatusCode::OK)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_does_not_send_the_whole_body_is_told_that_it_is_their_fault() {
+        let first = || stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b" "))]);
+        let stalled = RawBody::from_stream(first().chain(stream::pending()));
+        assert_eq!(status_of(stalled).await, StatusCode::REQUEST_TIMEOUT);
+        let broken = RawBody::from_stream(first().chain(stream::iter([Err(std::io::Error::other("cut"))])));
+        assert_eq!(status_of(broken).await, StatusCode::BAD_REQUEST);
+        let whole = RawBody::from_stream(first());
+        assert_eq!(status_of(whole).await, StatusCode::OK);
+    }
+
+    #[test]
+    fn a_text_in_the_wrong_place_is_not_repeated() {
+        let told = |text: &str| without_value(&serde_json::from_str::<GivenReason>(text).unwrap_err().to_string());
+        let text = told(r#""hunter2, expected hunter3""#);
+        assert_eq!(text, "invalid type: string, expected struct GivenReason at line 1 column 27");
+        assert!(told(r#"{"reasn": "x"}"#).starts_with("unknown field `reasn`, expected `reason`"));
+        let role = serde_json::from_str::<crate::security::Role>(r#""hunter2""#).unwrap_err().to_string();
+        assert!(without_value(&role).starts_with("unknown variant, expected one of `viewer`"), "{role}");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_too_long_is_told_so() {
+        // Without the router's own limit there is axum's, of two megabytes.
+        assert_eq!(status_of(RawBody::from(vec![b' '; 3_000_000])).await, StatusCode::PAYLOAD_TOO_LARGE);
+    }
 
     #[test]
     fn a_reason_is_one_line_that_says_something() {

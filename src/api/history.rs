@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
-use super::body::{Body, GivenReason, Reason};
+use super::body::{Body, GivenReason, Reason, received};
 use super::change::{api_author, carry_out};
 use super::problem::Problem;
 use crate::config::{Difference, MAX_BUNDLE_BYTES};
@@ -252,7 +252,7 @@ pub(super) async fn import(
         return Err(Problem::local_only());
     }
     let limit = MAX_BUNDLE_BYTES + 4096;
-    let body = axum::body::to_bytes(body, limit).await.map_err(|_| Problem::too_large(limit))?;
+    let body = received(axum::body::to_bytes(body, limit), limit).await?;
     let broken = || Problem::malformed("the body must be a passphrase, a line break, and an export");
     let end = body.iter().position(|byte| *byte == b'\n').ok_or_else(broken)?;
     let passphrase = String::from_utf8(body[..end].to_vec()).map(Secret::new).map_err(|_| broken())?;

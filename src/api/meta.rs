@@ -192,6 +192,7 @@ impl Modify for Refusals {
             }
             if route.kind.action().is_some() {
                 also("400", "The request could not be read (`malformed_request`)");
+                also("408", "The body did not come in time (`body_too_slow`)");
                 also("413", "The body is too large (`body_too_large`)");
             }
             also("429", "Too many calls; `Retry-After` tells when the next may come (`too_many_calls`)");

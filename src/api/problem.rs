@@ -167,6 +167,12 @@ impl Problem {
         Self::new(StatusCode::PRECONDITION_FAILED, "changed_meanwhile", title, detail.to_string())
     }
 
+    /// 408: the body did not come in time.
+    pub(super) fn too_slow(limit: Duration) -> Self {
+        let detail = format!("the body has to be here within {} seconds", limit.as_secs());
+        Self::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", "The body did not come in time", detail).unread()
+    }
+
     /// 413: too much.
     pub(super) fn too_large(limit: usize) -> Self {
         let detail = format!("a request may have a body of {limit} bytes at most");

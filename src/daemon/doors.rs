@@ -214,7 +214,9 @@ where
     }
 }
 
-async fn converse<S>(stream: S, encrypted: Option<Encrypted>, router: Router, peer: Peer, stop: CancellationToken)
+/// Answers the calls of `peer` over one connection, as every door does, until either side ends it or `stop` is cancelled.
+/// What is under way then is ended first.
+pub async fn converse<S>(stream: S, encrypted: Option<Encrypted>, router: Router, peer: Peer, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -5,6 +5,6 @@ mod doors;
 mod start;
 mod tls;
 
-pub use doors::{DoorError, Doors};
+pub use doors::{DoorError, Doors, converse};
 pub use start::{Daemon, Options, SOCKET, StartError, Stopped};
 pub use tls::{TlsError, TlsFiles};

@@ -77,8 +77,8 @@ pub enum Trust {
     Fingerprint([u8; 32]),
 }
 
-/// What an HTTP endpoint must answer to be up.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What an HTTP endpoint must answer to be up. Its `Debug` shows no query, which may hold a token of the endpoint's.
+#[derive(Clone, PartialEq, Eq)]
 pub struct HttpCheck {
     /// The address asked for.
     pub url: Url,
@@ -90,6 +90,12 @@ pub struct HttpCheck {
     pub body_contains: Option<String>,
     /// Whose certificate is believed.
     pub trust: Trust,
+}
+
+impl fmt::Debug for HttpCheck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpCheck").field("url", &without_credentials(&self.url)).finish_non_exhaustive()
+    }
 }
 
 /// A port that must accept a connection.
@@ -185,5 +191,6 @@ mod tests {
         };
         assert_eq!(target.connection(), "https://example.org/path");
         assert_eq!(target.host(), "example.org");
+        assert!(!format!("{target:?}").contains("secret"), "{target:?}");
     }
 }
