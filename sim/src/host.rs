@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use pulse::engine::{ChangeHash, Failure, FailureKind, InstanceKey, InstanceSpec, Millis, Outcome, Timestamp};
 
+use crate::life::Life;
 use crate::scenario::{Answer, Fault, FaultKind, HostGroup, Scenario};
 use crate::streams::Stream;
 use crate::values::Rate;
@@ -21,6 +22,7 @@ pub(crate) struct Host {
     pub(crate) spec: InstanceSpec,
     /// The faults that befall it, by their number in the scenario.
     faults: Vec<usize>,
+    life: Option<Life>,
     stream: Stream,
     polls: usize,
 }
@@ -61,11 +63,12 @@ impl Host {
             many => format!("{}-machine-{}", group.group, (n - 1) / many),
         };
         let interval = group.interval.map(|span| span.0);
-        let spec = InstanceSpec { host: machine.into(), interval, ..InstanceSpec::new(key.clone()) };
+        let spec = InstanceSpec { host: machine.as_str().into(), interval, ..InstanceSpec::new(key.clone()) };
         Some(Self {
             group: index,
             spec,
             faults: scenario.faults.iter().enumerate().filter_map(befalls).collect(),
+            life: group.outages.map(|it| Life::draw(seed, group, it, &text, &machine, scenario.length())),
             stream: Stream::new(seed, "host", &text),
             polls: 0,
             key,
@@ -100,6 +103,7 @@ impl Host {
         }
         let outcome = match active.iter().find_map(|fault| fault.kind.failure()) {
             Some(kind) => failure(kind, jitter),
+            None if !calm && self.is_down(now) => failure(FailureKind::Refused, jitter),
             None => self.outcome(group, answer, now),
         };
         let hangs = has(FaultKind::Hang) || (answer == Answer::Hang && !calm);
@@ -112,15 +116,33 @@ impl Host {
         Ending { after, outcome, insists, doubled: has(FaultKind::DoubledAnswers) }
     }
 
-    /// When the fault that makes its polls fail now began.
+    fn is_down(&self, now: Timestamp) -> bool {
+        self.life.as_ref().is_some_and(|life| life.down_since(now).is_some())
+    }
+
+    /// When what makes its polls fail at `now` began.
     pub(crate) fn outage_began(&self, scenario: &Scenario, now: Timestamp) -> Option<Timestamp> {
         let faults = self.faults.iter().map(|number| &scenario.faults[*number]);
         let active = faults.filter(|fault| fault.kind.failure().is_some() && is_active(fault, now));
-        active.map(|fault| Timestamp::ZERO + fault.from.0).min()
+        let down_since = self.life.as_ref().and_then(|life| life.down_since(now));
+        active.map(|fault| Timestamp::ZERO + fault.from.0).chain(down_since).min()
+    }
+
+    /// How often what it has to tell has changed up to `now`, as far as it has a life of its own.
+    pub(crate) fn changes_until(&self, now: Timestamp) -> usize {
+        self.life.as_ref().map_or(0, |life| life.changes_until(now))
+    }
+
+    /// When what it has to tell changes, as far as it has a life of its own.
+    pub(crate) fn changes(&self) -> &[Timestamp] {
+        self.life.as_ref().map_or(&[], Life::changes)
     }
 
     fn outcome(&self, group: &HostGroup, answer: Answer, now: Timestamp) -> Outcome {
         match answer {
+            Answer::Success | Answer::Hang if self.life.is_some() => {
+                Outcome::Success { reading: ChangeHash(self.changes_until(now) as u64) }
+            }
             Answer::Success | Answer::Hang => {
                 let period = group.changes_every.map_or(u64::MAX, |span| span.0.get().max(1));
                 Outcome::Success { reading: ChangeHash(now.as_millis() / period) }

@@ -6,8 +6,10 @@ mod builtin;
 mod check;
 mod clock;
 mod compare;
+mod freshness;
 mod host;
 mod judge;
+mod life;
 mod operators;
 pub mod report;
 mod run;
@@ -22,9 +24,11 @@ mod violation;
 mod world;
 
 pub use builtin::{BUILTIN, builtin};
-pub use compare::{Comparison, Measured, compare};
+pub use compare::{CompareWorld, Comparison, Measured, compare, usual_worlds};
+pub use freshness::{Ages, Freshness};
 pub use judge::SOMETIMES;
-pub use run::{Freshness, Report, RunOptions, run, run_watched};
+pub use life::Outages;
+pub use run::{Report, RunOptions, run, run_watched};
 pub use scenario::{
     Action, Answer, Expect, ExpectDeadLetters, ExpectGroup, Fault, FaultKind, HostGroup, Operator, Others, Scenario,
     ScenarioError,

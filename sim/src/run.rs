@@ -3,6 +3,7 @@
 use pulse::engine::{Millis, Timestamp};
 use serde::Serialize;
 
+use crate::freshness::Ages;
 use crate::judge::SOMETIMES;
 use crate::report::Recording;
 use crate::scenario::{Expect, Others, Scenario};
@@ -21,7 +22,7 @@ pub struct RunOptions {
     pub policy: Policy,
     /// Keep the trace's lines.
     pub keep_trace: bool,
-    /// Keep what [`Freshness`] is made of.
+    /// Keep [`Ages`].
     pub keep_ages: bool,
     /// Keep what [`crate::report::run_page`] shows.
     pub record: bool,
@@ -52,29 +53,15 @@ pub struct Report {
     /// How often each rare state was reached.
     #[serde(skip)]
     pub sometimes: [u64; SOMETIMES.len()],
-    /// How fresh the fleet was, if it was asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub freshness: Option<Freshness>,
+    /// How old readings were and how long things stayed unseen, if that was asked for.
+    #[serde(skip)]
+    pub ages: Option<Ages>,
     /// The trace's lines, if they were kept.
     #[serde(skip)]
     pub trace: Vec<String>,
     /// What a page of the run is made of, if it was recorded.
     #[serde(skip)]
     pub recording: Option<Box<Recording>>,
-}
-
-/// How old readings were, over time and over the fleet.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Freshness {
-    /// Mean age, in milliseconds.
-    pub mean_age: f64,
-    /// The age that one percent of moments exceed, in milliseconds.
-    pub p99_age: f64,
-    /// Mean time from the beginning of an outage to the first failed poll, in milliseconds.
-    pub mean_detection: f64,
-    /// The time that one outage in a hundred takes longer to be seen, in milliseconds.
-    pub p99_detection: f64,
 }
 
 impl Report {
@@ -106,7 +93,7 @@ pub fn run_watched(
 ) -> Report {
     let mut world = World::new(scenario, seed, options);
     world.run(every, watch);
-    let freshness = options.keep_ages.then(|| freshness(&world));
+    let ages = options.keep_ages.then(|| world.ages());
     if world.judge.violations.is_empty() {
         expect(scenario, &mut world);
     }
@@ -124,7 +111,7 @@ pub fn run_watched(
         virtual_seconds: world.now().as_millis() as f64 / 1_000.0,
         trace_hash: format!("{:016x}", world.trace.hash()),
         sometimes: world.judge.sometimes,
-        freshness,
+        ages,
         recording: world.recorder.take().map(|recorder| Box::new(recorder.finish(world.now(), &violations))),
         violations,
         trace: world.trace.into_lines(),
@@ -227,31 +214,4 @@ fn liveness(scenario: &Scenario, world: &mut World<'_>) {
             world.judge.accuse(Rule::Liveness, detail);
         }
     }
-}
-
-fn freshness(world: &World<'_>) -> Freshness {
-    let truths = &world.judge.truths;
-    let mut gaps: Vec<u32> = truths.iter().flat_map(|truth| truth.ages.iter().copied()).collect();
-    let total: u64 = gaps.iter().map(|gap| u64::from(*gap)).sum();
-    let area: u128 = truths.iter().map(|truth| truth.age_sum).sum();
-    let mean_age = area as f64 / (total.max(1) as f64);
-    // Within a gap the age runs from zero to the gap: the time spent above an age is the sum of what gaps exceed it by.
-    gaps.sort_unstable_by(|a, b| b.cmp(a));
-    let above = total as f64 / 100.0;
-    let (mut sum, mut count) = (0.0, 0.0);
-    let mut p99_age = 0.0;
-    for (index, gap) in gaps.iter().enumerate() {
-        sum += f64::from(*gap);
-        count += 1.0;
-        let next = gaps.get(index + 1).copied().map_or(0.0, f64::from);
-        p99_age = (sum - above) / count;
-        if p99_age >= next {
-            break;
-        }
-    }
-    let mut detections = world.detections.clone();
-    detections.sort_unstable();
-    let mean_detection = detections.iter().map(|it| it.get() as f64).sum::<f64>() / detections.len().max(1) as f64;
-    let p99_detection = detections.get(detections.len() * 99 / 100).map_or(0.0, |it| it.get() as f64);
-    Freshness { mean_age, p99_age, mean_detection, p99_detection }
 }

@@ -11,6 +11,7 @@ use pulse::engine::{FailureKind, InstanceType, Settings, SettingsDraft};
 use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
+use crate::life::Outages;
 use crate::values::{Quantiles, Rate, Span};
 
 /// The largest file that is read.
@@ -104,6 +105,9 @@ pub struct HostGroup {
     /// A fixed interval.
     #[serde(default)]
     pub interval: Option<Span>,
+    /// Outages that befall each of them, or its machine, again and again.
+    #[serde(default)]
+    pub outages: Option<Outages>,
 }
 
 /// How a poll ends.

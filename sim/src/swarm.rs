@@ -89,6 +89,7 @@ fn group(number: u64, draws: &mut Stream) -> HostGroup {
         changes_every: (draws.below(2) == 0).then(|| Span(Millis::from_secs(5 + draws.below(600)))),
         per_machine: 1 + draws.below(8) as u32,
         interval: (draws.below(5) == 0).then(|| Span(Millis::from_secs(5 + draws.below(120)))),
+        outages: None,
     }
 }
 

@@ -6,11 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pulse::engine::{
-    Adaptive, Command, CommandId, Effect, Effects, Engine, Event, Input, InstanceEvent, InstanceSpec, IntervalPolicy,
-    Millis, Outcome, PollOrder, Reference, Settings, Ticket, Timestamp, What,
+    Adaptive, Command, CommandId, Effect, Effects, Engine, Event, Input, InstanceSpec, IntervalPolicy, Millis, Outcome,
+    PollOrder, Reference, Settings, Ticket, Timestamp, What,
 };
 use serde::{Deserialize, Serialize};
 
+use crate::freshness::{Ages, Watch};
 use crate::host::{Host, is_active};
 use crate::judge::Judge;
 use crate::operators::{Operators, Request};
@@ -79,8 +80,8 @@ pub(crate) struct World<'a> {
     pub(crate) steps: u64,
     pub(crate) polls: u64,
     pub(crate) deepest_queue: u32,
-    /// From the beginning of each outage that was seen to the first failed poll.
-    pub(crate) detections: Vec<Millis>,
+    /// Listens if ages are kept.
+    watch: Option<Watch>,
     verify_cap: u32,
     commands: u64,
 }
@@ -91,6 +92,7 @@ impl<'a> World<'a> {
         let settings = scenario.valid_settings();
         let hosts = Host::all(scenario, seed);
         let specs: Vec<_> = hosts.iter().map(|host| host.spec.clone()).collect();
+        let count = hosts.len();
         let warm_up = Timestamp::ZERO + scenario.warm_up.0;
         let crashes = scenario.faults.iter().filter(|fault| fault.kind == FaultKind::Crash);
         let mut crashes: Vec<_> = crashes.map(|fault| Timestamp::ZERO + fault.from.0).collect();
@@ -122,7 +124,7 @@ impl<'a> World<'a> {
             steps: 0,
             polls: 0,
             deepest_queue: 0,
-            detections: Vec::new(),
+            watch: keep_ages.then(|| Watch::new(count, warm_up)),
             commands: 0,
         }
     }
@@ -137,6 +139,11 @@ impl<'a> World<'a> {
 
     pub(crate) fn queue_depth(&self) -> u32 {
         self.engine.queue_depth()
+    }
+
+    /// How old readings were up to now; nothing unless that was asked for.
+    pub(crate) fn ages(&self) -> Ages {
+        self.watch.as_ref().map_or_else(Ages::default, |watch| watch.ages(&self.judge.truths, self.now))
     }
 
     /// Runs the scenario to its end, with a pause to `watch` after `every` span of virtual time and at the end.
@@ -325,7 +332,7 @@ impl<'a> World<'a> {
                     if let Some(recorder) = &mut self.recorder {
                         recorder.hear(&event);
                     }
-                    self.note_detection(&event);
+                    self.watch(&event);
                 }
             }
         }
@@ -338,13 +345,12 @@ impl<'a> World<'a> {
         self.check(&touched);
     }
 
-    /// A first failure during an outage is when the outage was seen.
-    fn note_detection(&mut self, event: &Event) {
-        if let What::Instance { instance, what: InstanceEvent::PollFailed { failures: 1, .. } } = event.what
+    fn watch(&mut self, event: &Event) {
+        if let Some(watch) = &mut self.watch
+            && let What::Instance { instance, .. } = event.what
             && let Some(host) = self.by_id.get(instance.index()).copied().flatten()
-            && let Some(began) = self.hosts[host].outage_began(self.scenario, self.now)
         {
-            self.detections.push(self.now - began);
+            watch.hear(self.scenario, self.now, event, host, &self.hosts[host]);
         }
     }
 
@@ -352,15 +358,20 @@ impl<'a> World<'a> {
         if self.now >= Timestamp::ZERO + self.scenario.warm_up.0 {
             self.deepest_queue = self.deepest_queue.max(self.engine.queue_depth());
         }
-        let due = self.hosts.len() <= SMALL_FLEET || self.steps.is_multiple_of(VERIFY_EVERY);
+        let due = self.hosts.len() <= SMALL_FLEET || self.is_time_to_check(VERIFY_EVERY);
         if due && let Err(violation) = self.engine.verify(self.verify_cap) {
             self.judge.accuse(Rule::Verify, || violation.to_string());
         }
         self.judge.compare_touched(&self.engine, touched);
         let every = if self.hosts.len() <= SMALL_FLEET { COMPARE_SMALL_EVERY } else { COMPARE_EVERY };
-        if self.steps.is_multiple_of(every) {
+        if self.is_time_to_check(every) {
             self.judge.compare_health(&self.engine, self.now);
         }
+    }
+
+    /// A check is linear in the fleet: of a large one it comes more rarely.
+    fn is_time_to_check(&self, steps: u64) -> bool {
+        self.steps.is_multiple_of(steps.max(self.hosts.len() as u64))
     }
 
     fn start(&mut self, order: PollOrder) {
@@ -387,7 +398,7 @@ impl<'a> World<'a> {
         let key = self.engine.key(id)?;
         // A number is given to another host after its holder has left.
         let known = self.by_id[id.index()].filter(|host| self.hosts[*host].key == *key);
-        let host = known.or_else(|| self.hosts.iter().position(|host| host.key == *key))?;
+        let host = known.or_else(|| self.judge.host(key))?;
         self.by_id[id.index()] = Some(host);
         Some(host)
     }

@@ -333,6 +333,9 @@ within two seconds, without a restart; a file that breaks a rule is refused as a
 - A switch in the environment is `true`, `1`, `yes` or `on`, or `false`, `0`, `no` or `off`. An empty variable is unset.
 - `null` in the file, or in a request, means the default.
 - The intervals must keep min ≤ base ≤ max, and each initial delay must not exceed its maximum.
+- Adapting takes small steps between min and max: three quarters of the base interval for 12 polls from a change on, a
+  sixteenth more than it after 360 readings without news, and a poll at once (by the min interval) where another
+  instance of the same machine falls silent.
 
 | `system.json` | environment | default | allowed | |
 | --- | --- | --- | --- | --- |

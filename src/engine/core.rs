@@ -89,6 +89,8 @@ pub struct Engine {
     pub(super) free: Vec<Vacancy>,
     /// Polls under way on each host that carries several instances.
     pub(super) hosts: Vec<u32>,
+    /// The instances of each of those hosts, by number.
+    pub(super) tenants: Vec<Vec<u32>>,
     pub(super) load: LoadMeter,
     pub(super) census: Census,
     pub(super) totals: Totals,
@@ -107,6 +109,7 @@ pub(super) struct Vacancy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Census {
     pub(super) queued: PerType<u32>,
+    pub(super) queued_total: u32,
     pub(super) in_flight: PerType<u32>,
     pub(super) in_flight_total: u32,
     pub(super) unknown_in_flight: u32,
@@ -149,6 +152,7 @@ impl Engine {
             vacated: Vec::new(),
             free: Vec::new(),
             hosts: Vec::new(),
+            tenants: Vec::new(),
             load: LoadMeter::new(now),
             census: Census::default(),
             totals: Totals::default(),
@@ -245,7 +249,10 @@ impl Census {
     pub(super) fn put(&mut self, instance: &mut Instance, to: Place) {
         let kind = instance.kind;
         match std::mem::replace(&mut instance.place, to) {
-            Place::Queued => self.queued[kind] -= 1,
+            Place::Queued => {
+                self.queued[kind] -= 1;
+                self.queued_total -= 1;
+            }
             Place::InFlight => {
                 self.in_flight[kind] -= 1;
                 self.in_flight_total -= 1;
@@ -253,7 +260,10 @@ impl Census {
             Place::DeadLettered | Place::Paused => {}
         }
         match to {
-            Place::Queued => self.queued[kind] += 1,
+            Place::Queued => {
+                self.queued[kind] += 1;
+                self.queued_total += 1;
+            }
             Place::InFlight => {
                 self.in_flight[kind] += 1;
                 self.in_flight_total += 1;

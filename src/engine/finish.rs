@@ -45,7 +45,7 @@ impl Engine {
     fn succeeded(&mut self, id: u32, reading: ChangeHash, effects: &mut Effects) {
         let now = self.now;
         self.totals.succeeded += 1;
-        let Self { instances, census, load, settings, policy, agenda, .. } = self;
+        let Self { instances, census, load, settings, policy, .. } = self;
         let Some(instance) = instances[id as usize].as_mut() else { return };
         let ticket = instance.ticket(id);
         let changed = instance.reading.replace(reading).is_some_and(|before| before != reading);
@@ -57,7 +57,7 @@ impl Engine {
             late: (instance.started_late && !stretched) || failures > 0,
             staleness: instance.staleness(now, settings.max_interval),
             failures,
-            waiting: agenda.waiting().saturating_add(1),
+            queue_depth: census.queued_total,
         };
         instance.last_success = Some(now);
         let trouble = instance.take_trouble();
@@ -132,7 +132,7 @@ impl Engine {
         let trouble = instance.trouble_mut();
         trouble.first_failure.get_or_insert(now);
         trouble.last_error = Some(ErrorRecord { at: now, kind: failure.kind, message: failure.message.clone() });
-        let (class, retry_after) = (failure.kind.class(), failure.retry_after);
+        let (kind, class, retry_after) = (failure.kind, failure.kind.class(), failure.retry_after);
         let breaker_settings = self.settings.breaker;
         let instance = self.instance_mut(id);
         let moved = match availability {
@@ -141,6 +141,9 @@ impl Engine {
         };
         let failures = instance.breaker.failures();
         effects.instance_event(now, ticket.instance, InstanceEvent::PollFailed { ticket, took, failure, failures });
+        if failures == 1 {
+            self.doubt_neighbours(id, kind, effects);
+        }
         let (due, delay, reason) = if availability {
             self.set_place(id, Place::Queued);
             let interval = self.instance(id).and_then(|instance| instance.fixed_interval(&self.settings));

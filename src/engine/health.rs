@@ -211,7 +211,7 @@ impl Engine {
 
     /// How many instances are in the live queue.
     pub fn queue_depth(&self) -> u32 {
-        self.census.queued.iter().map(|(_, count)| *count).sum()
+        self.census.queued_total
     }
 
     /// How many polls are under way.

@@ -15,6 +15,11 @@ pub trait IntervalPolicy: Send + Sync + std::fmt::Debug {
     ///
     /// `memory` is this instance's own and starts as its default; the policy alone writes it.
     fn choose(&self, settings: &Settings, seen: &Observation, memory: &mut PolicyMemory) -> Choice;
+
+    /// Whether the first failure of an instance brings forward the polls of the others on its machine.
+    fn doubts_neighbours(&self) -> bool {
+        false
+    }
 }
 
 /// What the engine saw of an instance at the end of a successful poll.
@@ -28,8 +33,8 @@ pub struct Observation {
     pub staleness: Score,
     /// Failures in a row before this success.
     pub failures: u32,
-    /// Instances that are due and wait, this one included.
-    pub waiting: u32,
+    /// Depth of the live queue: instances that wait for their time or for a slot.
+    pub queue_depth: u32,
 }
 
 /// What a policy remembers of one instance.
@@ -74,6 +79,8 @@ pub enum IntervalReason {
     Changing,
     /// It was late or comes back from failures: sooner, and spread.
     CatchingUp,
+    /// Another instance of its machine has just failed: as soon as the minimum interval allows.
+    NeighbourFailed,
     /// Nothing new for long: later.
     Quiet,
     /// The instance or its type has a fixed interval.
@@ -95,60 +102,42 @@ pub enum IntervalReason {
 }
 
 /// How many polls after a change come sooner, the next one included.
-const ALERT_POLLS: u8 = 3;
-/// How many readings without news make one step of quiet.
-const QUIET_STEP: u32 = 30;
-/// A quiet instance is polled at a quarter of the base rate at least, because its interval is also the time that
-/// its failure stays unseen.
-const QUIET_LIMIT: u64 = 4;
+const ALERT_POLLS: u8 = 12;
+/// How many readings in a row without news prove quiet: an hour of them at the default base interval.
+const QUIET_AFTER: u32 = 360;
 
-/// The default policy: base interval when healthy, half of it while changing, less than it when late, longer when
-/// proven quiet.
+/// The default policy: base interval when healthy, three quarters of it for a while after a change, less than it once
+/// when late, a sixteenth more when proven quiet. When an instance stops answering, the others of its machine are asked at
+/// once.
 ///
-/// Each 30 readings in a row without news stretch the interval by half, up to four times the base interval; one
-/// change brings it back at once.
+/// The steps are small on purpose: at a given number of polls an uneven rhythm makes readings older on average. They
+/// are taken where they pay for that (`docs/decisions/0001`).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Adaptive;
 
 impl IntervalPolicy for Adaptive {
     fn choose(&self, settings: &Settings, seen: &Observation, memory: &mut PolicyMemory) -> Choice {
         let base = settings.base_interval;
-        let sooner = half(base).max(settings.min_interval);
-        if seen.changed || seen.late {
-            memory.unchanged = 0;
-            memory.alert = ALERT_POLLS;
-        } else {
-            memory.unchanged = memory.unchanged.saturating_add(1);
-            memory.alert = memory.alert.saturating_sub(1);
-        }
+        memory.alert = if seen.changed { ALERT_POLLS } else { memory.alert.saturating_sub(1) };
+        memory.unchanged = if seen.changed || seen.late { 0 } else { memory.unchanged.saturating_add(1) };
         let choice = if seen.late {
-            Choice { interval: base, earliest: sooner, reason: IntervalReason::CatchingUp }
+            let earliest = half(base).max(settings.min_interval);
+            Choice { interval: base, earliest, reason: IntervalReason::CatchingUp }
         } else if memory.alert > 0 {
+            let sooner = Millis::new(base.get() - base.get() / 4).max(settings.min_interval);
             Choice::exactly(sooner, IntervalReason::Changing)
+        } else if memory.unchanged >= QUIET_AFTER {
+            let later = (base + Millis::new(base.get() / 16)).min(settings.max_interval);
+            Choice::exactly(later, IntervalReason::Quiet)
         } else {
-            self.quiet(base, settings.max_interval, memory)
+            Choice::exactly(base, IntervalReason::Base)
         };
         memory.interval = choice.interval;
         choice
     }
-}
 
-impl Adaptive {
-    fn quiet(self, base: Millis, max: Millis, memory: &PolicyMemory) -> Choice {
-        let limit = Millis::new(base.get().saturating_mul(QUIET_LIMIT)).min(max);
-        let mut interval = base;
-        for _ in 0..memory.unchanged / QUIET_STEP {
-            if interval >= limit {
-                break;
-            }
-            interval = (interval + half(interval)).min(limit);
-        }
-        if interval == base {
-            return Choice::exactly(base, IntervalReason::Base);
-        }
-        let grew = interval > memory.interval;
-        let earliest = if grew { half(memory.interval) } else { interval };
-        Choice { interval, earliest, reason: IntervalReason::Quiet }
+    fn doubts_neighbours(&self) -> bool {
+        true
     }
 }
 
@@ -161,7 +150,7 @@ mod tests {
     use super::*;
 
     fn calm() -> Observation {
-        Observation { changed: false, late: false, staleness: Score::ZERO, failures: 0, waiting: 1 }
+        Observation { changed: false, late: false, staleness: Score::ZERO, failures: 0, queue_depth: 1 }
     }
 
     fn choose(seen: Observation, memory: &mut PolicyMemory) -> Choice {
@@ -171,28 +160,29 @@ mod tests {
     #[test]
     fn lesson_10_a_healthy_instance_is_polled_at_the_base_interval() {
         let mut memory = PolicyMemory::default();
-        for poll in 0..29 {
+        for poll in 1..QUIET_AFTER {
             let choice = choose(calm(), &mut memory);
             assert_eq!(choice, Choice::exactly(Millis::from_secs(10), IntervalReason::Base), "{poll}");
         }
     }
 
     #[test]
-    fn only_those_that_prove_quiet_are_polled_later_and_never_beyond_four_times_base() {
+    fn only_those_that_prove_quiet_are_polled_later_and_by_a_sixteenth() {
         let mut memory = PolicyMemory::default();
-        let intervals: Vec<u64> = (0..200).map(|_| choose(calm(), &mut memory).interval.get()).collect();
+        let intervals: Vec<u64> = (0..2_000).map(|_| choose(calm(), &mut memory).interval.get()).collect();
         assert!(intervals.is_sorted());
-        assert_eq!((intervals[28], intervals[29], intervals[199]), (10_000, 15_000, 40_000));
+        assert_eq!((intervals[358], intervals[359], intervals[1_999]), (10_000, 10_625, 10_625));
     }
 
     #[test]
     fn one_change_brings_a_quiet_instance_back_at_once() {
         let mut memory = PolicyMemory { unchanged: 500, ..PolicyMemory::default() };
         let changed = Observation { changed: true, ..calm() };
-        let sooner = Choice::exactly(Millis::from_secs(5), IntervalReason::Changing);
+        let sooner = Choice::exactly(Millis::new(7_500), IntervalReason::Changing);
         assert_eq!(choose(changed, &mut memory), sooner);
-        let after: Vec<u64> = (0..3).map(|_| choose(calm(), &mut memory).interval.get()).collect();
-        assert_eq!(after, [5_000, 5_000, 10_000], "sooner for three polls, then base again");
+        let after: Vec<u64> = (0..12).map(|_| choose(calm(), &mut memory).interval.get()).collect();
+        assert!(after[..11].iter().all(|interval| *interval == 7_500), "sooner for 12 polls: {after:?}");
+        assert_eq!(after[11], 10_000, "then base again");
     }
 
     #[test]

@@ -173,9 +173,14 @@ impl Engine {
             hosts += 1;
         }
         self.hosts = vec![0; hosts as usize];
+        self.tenants = vec![Vec::new(); hosts as usize];
         self.agenda.resize_hosts(hosts as usize);
-        for instance in self.instances.iter_mut().flatten() {
+        for (id, instance) in (0..).zip(&mut self.instances) {
+            let Some(instance) = instance else { continue };
             instance.host = tenants.get(&instance.spec().host).and_then(|(_, host)| *host);
+            if let Some(host) = instance.host {
+                self.tenants[host as usize].push(id);
+            }
             if let (Some(host), Place::InFlight) = (instance.host, instance.place) {
                 self.hosts[host as usize] += 1;
             }

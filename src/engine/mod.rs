@@ -18,6 +18,7 @@ mod jitter;
 mod key;
 mod lists;
 mod load;
+mod neighbours;
 mod operate;
 mod outcome;
 mod per_type;

@@ -22,7 +22,7 @@ impl IntervalPolicy for Reference {
         let span = max.saturating_sub(min).get() as f64;
         let target = min.get() as f64 + span * (1.0 - seen.staleness.get());
         let target = target / (1.0 + ERROR_WEIGHT * f64::from(seen.failures));
-        let target = target * (1.0 + DEPTH_WEIGHT * f64::from(seen.waiting.saturating_sub(1)));
+        let target = target * (1.0 + DEPTH_WEIGHT * f64::from(seen.queue_depth.saturating_sub(1)));
         let before = match memory.interval {
             Millis::ZERO => settings.base_interval,
             interval => interval,
@@ -43,10 +43,10 @@ mod tests {
     fn the_rule_is_the_documented_formula() {
         let settings = Settings::default();
         let mut memory = PolicyMemory::default();
-        let seen = Observation { changed: false, late: false, staleness: Score::ZERO, failures: 0, waiting: 1 };
+        let seen = Observation { changed: false, late: false, staleness: Score::ZERO, failures: 0, queue_depth: 1 };
         let first = Reference.choose(&settings, &seen, &mut memory);
         assert_eq!(first.interval, Millis::new(184_000), "0.6 · 300 s + 0.4 · 10 s");
-        let seen = Observation { staleness: Score::ONE, failures: 2, waiting: 3, ..seen };
+        let seen = Observation { staleness: Score::ONE, failures: 2, queue_depth: 3, ..seen };
         let second = Reference.choose(&settings, &seen, &mut memory);
         // 5 s / 2.2 · 1.2 = 2.727 s, smoothed with the 184 s before.
         assert_eq!(second.interval, Millis::new(75_236));
@@ -61,7 +61,7 @@ mod tests {
             late: false,
             staleness: Score::of(Millis::from_secs(10), settings.max_interval),
             failures: 0,
-            waiting: 1,
+            queue_depth: 1,
         };
         let last = (0..20).map(|_| Reference.choose(&settings, &seen, &mut memory).interval).last();
         assert!(last > Some(Millis::from_secs(285)), "{last:?}");

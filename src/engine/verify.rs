@@ -166,7 +166,10 @@ fn verify_breaker(instance: &Instance) -> Result<(), Violation> {
 fn recount_one(census: &mut Census, instance: &Instance) {
     let kind = instance.kind;
     match instance.place {
-        Place::Queued => census.queued[kind] += 1,
+        Place::Queued => {
+            census.queued[kind] += 1;
+            census.queued_total += 1;
+        }
         Place::InFlight => {
             census.in_flight[kind] += 1;
             census.in_flight_total += 1;

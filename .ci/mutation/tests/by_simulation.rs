@@ -6,12 +6,14 @@
 mod builtin;
 #[path = "../../../sim/src/check.rs"]
 mod check;
-#[path = "../../../sim/src/compare.rs"]
-mod compare;
+#[path = "../../../sim/src/freshness.rs"]
+mod freshness;
 #[path = "../../../sim/src/host.rs"]
 mod host;
 #[path = "../../../sim/src/judge/mod.rs"]
 mod judge;
+#[path = "../../../sim/src/life.rs"]
+mod life;
 #[path = "../../../sim/src/operators.rs"]
 mod operators;
 mod report;

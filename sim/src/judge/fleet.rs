@@ -44,6 +44,11 @@ impl Load {
             herd: BTreeSet::new(),
         }
     }
+
+    /// Whether a stretch was ever told.
+    pub(super) fn ever_changed(&self) -> bool {
+        self.changed > Timestamp::ZERO
+    }
 }
 
 impl Judge {

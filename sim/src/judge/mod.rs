@@ -1,12 +1,13 @@
 //! The judge: knows the truth about each host, hears every effect of the engine, and holds it to the rules.
 //!
 //! It mirrors what the engine must believe from outside alone: from what hosts answered and what operators did. What
-//! a poll comes to is judged here; the rest in `planning` (when next), `asked` (what was asked for) and `fleet` (all of
-//! them together).
+//! a poll comes to is judged here; the rest in `planning` (when next), `rhythm` (when next, of healthy ones), `asked`
+//! (what was asked for) and `fleet` (all of them together).
 
 mod asked;
 mod fleet;
 mod planning;
+mod rhythm;
 mod truth;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,13 +21,15 @@ use crate::violation::{Rule, Violation};
 use asked::Request;
 use fleet::Load;
 use planning::Drawn;
-use truth::{Breaker, Flight, Step, Truth};
+use rhythm::Rhythm;
+pub(crate) use truth::Truth;
+use truth::{Breaker, Flight, Step};
 
 /// Violations kept of one run; the rest would only repeat them.
 const MAX_VIOLATIONS: usize = 10;
 
 /// Rare states that a farm of runs should have reached.
-pub const SOMETIMES: [&str; 22] = [
+pub const SOMETIMES: [&str; 23] = [
     "breaker opened",
     "half-open probe failed",
     "half-open probe succeeded",
@@ -38,6 +41,7 @@ pub const SOMETIMES: [&str; 22] = [
     "Retry-After above the own delay",
     "Retry-After cut to the longest backoff",
     "quiet instance polled later",
+    "neighbour of a failure polled sooner",
     "changing instance polled sooner",
     "load stretched the fleet",
     "load let go of the fleet",
@@ -127,6 +131,11 @@ impl Judge {
         }
     }
 
+    /// The number of the host with this key.
+    pub(crate) fn host(&self, key: &InstanceKey) -> Option<usize> {
+        self.by_key.get(key).copied()
+    }
+
     /// The daemon was killed: everything but what truly happened is forgotten.
     pub(crate) fn restarted(&mut self, settings: Settings, now: Timestamp) {
         self.by_id.clear();
@@ -173,6 +182,9 @@ impl Judge {
         let touched = std::mem::take(&mut self.touched);
         for host in &touched {
             self.judge_settled(*host);
+            self.judge_neighbours(*host);
+        }
+        for host in &touched {
             self.truths[*host].step = Step::default();
         }
         touched
@@ -292,7 +304,7 @@ impl Judge {
                 self.stop_waiting(host);
                 let truth = &mut self.truths[host];
                 truth.forget_failures(now);
-                (truth.polled, truth.reading) = (false, None);
+                (truth.polled, truth.reading, truth.rhythm) = (false, None, Rhythm::NEW);
                 (truth.step.reconfigured, truth.step.entered) = (true, true);
             }
             InstanceEvent::Paused => {
@@ -337,6 +349,7 @@ impl Judge {
         self.judge_turn(host);
         self.started_late(lag);
         self.stop_waiting(host);
+        self.truths[host].note_lag(lag);
         self.truths[host].step.started = true;
         self.truths[host].forgiven = false;
         self.totals.started += 1;
@@ -436,10 +449,10 @@ impl Judge {
             truth.successes_after_warm_up += 1;
             if let Some(before) = truth.last_success.filter(|_| keep_ages) {
                 let gap = (now - before.max(warm_up)).get();
-                truth.age_sum += u128::from(gap) * u128::from(gap) / 2;
                 truth.ages.push(u32::try_from(gap).unwrap_or(u32::MAX));
             }
         }
+        truth.step.row_ended = truth.failures;
         truth.step.ended = truth.first_failure.take().map(|first| (truth.failures, first));
         (truth.last_success, truth.polled) = (Some(now), true);
         (truth.failures, truth.last_class, truth.last_error) = (0, None, None);

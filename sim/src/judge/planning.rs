@@ -4,10 +4,11 @@ use pulse::engine::{BreakerState, DeadLetterReason, IntervalReason, Millis, Time
 
 use super::Judge;
 use super::asked::Request;
+use super::rhythm::Rhythm;
 use crate::violation::Rule;
 
 /// Intervals are drawn from ± one twentieth, backoff from ± one fifth.
-const INTERVAL_JITTER: f64 = 0.05;
+pub(super) const INTERVAL_JITTER: f64 = 0.05;
 const BACKOFF_JITTER: f64 = 0.2;
 /// Milliseconds that rounding may add or take.
 const ROUNDING: u64 = 2;
@@ -25,8 +26,8 @@ pub(super) struct Drawn {
 /// The spans that are allowed, both ends included.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Allowed {
-    low: Millis,
-    high: Millis,
+    pub(super) low: Millis,
+    pub(super) high: Millis,
 }
 
 impl Allowed {
@@ -39,12 +40,12 @@ impl Allowed {
     }
 
     /// From `below` of `low` less to `above` of `high` more.
-    fn around(low: Millis, below: f64, high: Millis, above: f64) -> Self {
+    pub(super) fn around(low: Millis, below: f64, high: Millis, above: f64) -> Self {
         let slack = Millis::new(ROUNDING);
         Self { low: low.scaled(1.0 - below).saturating_sub(slack), high: high.scaled(1.0 + above) + slack }
     }
 
-    fn within(self, low: Millis, high: Millis) -> Self {
+    pub(super) fn within(self, low: Millis, high: Millis) -> Self {
         Self { low: self.low.max(low), high: self.high.min(high) }
     }
 
@@ -71,6 +72,9 @@ impl Judge {
             // A poll that took longer than the interval is followed by a rest.
             let rest = interval.min(self.settings.min_interval);
             (last_start + interval..=(last_start + interval).max(now + rest)).contains(&due)
+        } else if reason == IntervalReason::NeighbourFailed {
+            let soonest = (now + Millis::new(1)).max(last_start + self.settings.min_interval);
+            due == soonest && due < self.truths[host].due
         } else {
             due == now + interval || (replanned && due == last_start + interval)
         };
@@ -85,11 +89,15 @@ impl Judge {
             IntervalReason::RetryAfter => self.reached("Retry-After above the own delay"),
             IntervalReason::Quiet => self.reached("quiet instance polled later"),
             IntervalReason::Changing => self.reached("changing instance polled sooner"),
+            IntervalReason::NeighbourFailed => self.reached("neighbour of a failure polled sooner"),
             _ => {}
         }
         self.stop_waiting(host);
         let truth = &mut self.truths[host];
         let is_well = truth.polled && (truth.failures == 0 || truth.is_availability_check());
+        if replanned && is_well && truth.dead.is_none() {
+            truth.rhythm = Rhythm::NEW;
+        }
         if healthy || (replanned && is_well && !overdue) {
             truth.planned = Some(interval);
         } else if replanned && is_well {
@@ -142,6 +150,7 @@ impl Judge {
             | IntervalReason::CatchingUp
             | IntervalReason::Quiet
             | IntervalReason::Policy => self.allowed_when_healthy(host, reason),
+            IntervalReason::NeighbourFailed => self.allowed_for_neighbour(host),
             IntervalReason::Fixed => self.allowed_when_fixed(host, overdue),
             IntervalReason::First => {
                 let base = self.settings.base_interval;
@@ -161,31 +170,9 @@ impl Judge {
     }
 
     /// By how much every interval is stretched, at the least and at the most: it is told in thousandths.
-    fn stretched(&self, span: Millis) -> (Millis, Millis) {
+    pub(super) fn stretched(&self, span: Millis) -> (Millis, Millis) {
         let (low, high) = (self.load.stretch - 0.0005, self.load.stretch + 0.0005);
         (span.scaled(low), span.scaled(high))
-    }
-
-    fn allowed_when_healthy(&self, host: usize, reason: IntervalReason) -> Option<Allowed> {
-        let settings = &self.settings;
-        let truth = &self.truths[host];
-        let adaptive = settings.adaptive || reason == IntervalReason::Base;
-        if truth.fixed_interval(settings).is_some() || !truth.step.succeeded || !adaptive {
-            return None;
-        }
-        let (min, max, base) = (settings.min_interval, settings.max_interval, settings.base_interval);
-        let (low, high) = self.stretched(base);
-        let (low, high) = (low.min(max), high.min(max));
-        let about_base = Allowed::around(low, INTERVAL_JITTER, high, INTERVAL_JITTER).within(min, max);
-        let any = Allowed { low: min, high: max };
-        match reason {
-            // A change, a late one and a row of failures bring the next poll forward: base is for the others.
-            IntervalReason::Base if settings.adaptive && truth.step.changed => None,
-            IntervalReason::Base => Some(about_base),
-            IntervalReason::Changing | IntervalReason::CatchingUp => Some(Allowed { high: about_base.high, ..any }),
-            IntervalReason::Quiet if truth.step.changed => None,
-            _ => Some(any),
-        }
     }
 
     /// A fixed interval is the operator's word: load alone may stretch it.

@@ -5,6 +5,8 @@ use pulse::engine::{
     Settings, Ticket, Timestamp,
 };
 
+use super::rhythm::Rhythm;
+
 /// What is known of one host.
 #[derive(Clone, Debug)]
 pub(crate) struct Truth {
@@ -27,6 +29,10 @@ pub(crate) struct Truth {
     pub(super) known_since: Timestamp,
     /// The interval planned after the last success, where it was told.
     pub(super) planned: Option<Millis>,
+    /// What the policy has read of it.
+    pub(super) rhythm: Rhythm,
+    /// Whether the poll under way began late by more than half of its interval, where that is known.
+    pub(super) came_late: Option<bool>,
     pub(crate) failures: u32,
     pub(super) first_failure: Option<Timestamp>,
     pub(super) last_failure: Option<Timestamp>,
@@ -46,7 +52,6 @@ pub(crate) struct Truth {
     pub(crate) successes_after_warm_up: u64,
     pub(crate) failed: u64,
     pub(crate) recoveries: u64,
-    pub(crate) age_sum: u128,
     pub(crate) ages: Vec<u32>,
     /// What the engine said of it in the step that it is taking.
     pub(super) step: Step,
@@ -84,6 +89,8 @@ pub(super) struct Step {
     pub(super) tripped: bool,
     /// Failures in a row, and the first of them, that the success of this step ended.
     pub(super) ended: Option<(u32, Timestamp)>,
+    /// Failures in a row before the success of this step.
+    pub(super) row_ended: u32,
     pub(super) added: bool,
     pub(super) reconfigured: bool,
     /// It was added, edited or resumed, and begins afresh.
@@ -112,6 +119,8 @@ impl Truth {
             due: Timestamp::ZERO,
             known_since: Timestamp::ZERO,
             planned: None,
+            rhythm: Rhythm::NEW,
+            came_late: None,
             failures: 0,
             first_failure: None,
             last_failure: None,
@@ -128,7 +137,6 @@ impl Truth {
             successes_after_warm_up: 0,
             failed: 0,
             recoveries: 0,
-            age_sum: 0,
             ages: Vec::new(),
             step: Step::default(),
         }
@@ -150,7 +158,7 @@ impl Truth {
         self.forget_failures(now);
         (self.present, self.paused, self.polled, self.in_flight) = (false, false, false, None);
         (self.planned, self.reading, self.last_success, self.last_start) = (None, None, None, None);
-        self.known_since = now;
+        (self.rhythm, self.known_since) = (Rhythm::NEW, now);
     }
 
     pub(super) fn is_availability_check(&self) -> bool {
