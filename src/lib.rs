@@ -16,3 +16,4 @@ pub mod security;
 pub mod store;
 pub mod targets;
 pub mod telemetry;
+pub mod ui;

@@ -630,17 +630,20 @@ fn a_retry_of_many_takes_those_that_its_filter_lets_through_and_a_dry_run_change
         let would = |retry: Retry| (retry.key.to_string(), retry.result == RetryResult::WouldRetry);
         retries.into_iter().map(would).collect()
     };
+    let named = |keys: &[&str]| keys.iter().map(|key| key.parse().unwrap()).collect();
     let all = RetryFilter::default();
     let both = ["pbs::down", "pve::gone"];
-    assert_eq!(retried(all, true), both.map(|key| (key.to_owned(), true)));
+    assert_eq!(retried(all.clone(), true), both.map(|key| (key.to_owned(), true)));
     for (filter, keys) in [
-        (RetryFilter { kind: Some(InstanceType::Pve), ..all }, &both[1..]),
-        (RetryFilter { reason: Some(DeadLetterReason::MaxRetryAttempts), ..all }, &both[..1]),
-        (RetryFilter { older_than: Some(secs(3_600)), ..all }, &[]),
-        (RetryFilter { older_than: Some(secs(1)), ..all }, &both[..]),
+        (RetryFilter { kind: Some(InstanceType::Pve), ..all.clone() }, &both[1..]),
+        (RetryFilter { reason: Some(DeadLetterReason::MaxRetryAttempts), ..all.clone() }, &both[..1]),
+        (RetryFilter { older_than: Some(secs(3_600)), ..all.clone() }, &[]),
+        (RetryFilter { older_than: Some(secs(1)), ..all.clone() }, &both[..]),
+        (RetryFilter { keys: Some(named(&["pve::gone", "pve::nobody"])), ..all.clone() }, &both[1..]),
+        (RetryFilter { keys: Some(named(&[])), ..all }, &[]),
     ] {
         let keys: Vec<_> = keys.iter().map(|key| (String::from(*key), false)).collect();
-        assert_eq!(retried(filter, false), keys, "{filter:?}");
+        assert_eq!(retried(filter.clone(), false), keys, "{filter:?}");
     }
 }
 

@@ -23,7 +23,7 @@ use pulse::security::{
 };
 use pulse::store::{Store, StoreError, WriteGate};
 use pulse::targets::{Reading, Secret, TcpReading};
-use pulse::telemetry::LogSubscriber;
+use pulse::telemetry::{LogSubscriber, PollLog};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -106,7 +106,7 @@ impl Daemon {
         let setup_token = accounts.make_setup_token().await?.expose().to_owned();
         let fleet = Fleet::new(any_clock.clone());
         let stop = CancellationToken::new();
-        let (handle, events) = schedule(&config, &fleet, &clock, &stop);
+        let (handle, events, poll_log) = schedule(&config, &fleet, &clock, &stop);
         let keys = Keyring::read_or_make(folder)?;
         keep_keys(folder, secrets)?;
         handle.replace_inventory(fleet.replace(&config.instances)).await?;
@@ -130,9 +130,10 @@ impl Daemon {
             tokens: tokens.clone(),
             accounts: accounts.clone(),
             audit: audit.clone(),
+            poll_log,
         };
         let answered = Answered::default();
-        let router = router(api).layer(from_fn_with_state(Arc::clone(&answered), note));
+        let router = router(api, pulse::ui::pages()).layer(from_fn_with_state(Arc::clone(&answered), note));
         secrets.issue("the setup token", &setup_token, Place::Anywhere);
         let mut daemon = Self {
             clock,
@@ -201,15 +202,22 @@ impl Daemon {
 }
 
 /// Has the scheduler run until `stop`.
-fn schedule(config: &Config, fleet: &Fleet, clock: &Arc<TokioClock>, stop: &CancellationToken) -> (Handle, EventFeed) {
+fn schedule(
+    config: &Config,
+    fleet: &Fleet,
+    clock: &Arc<TokioClock>,
+    stop: &CancellationToken,
+) -> (Handle, EventFeed, PollLog) {
     let (events, fed, pump) = EventFeed::new(clock.clone());
+    let (poll_log, logged, keeper) = PollLog::new();
     let engine = Engine::new(config.system.settings().clone(), 1, clock.now());
     let (driver, handle) = Driver::new(engine, Arc::clone(clock), Arc::new(Nowhere));
-    let driver = driver.subscribe(LogSubscriber).subscribe(fleet.reading_keeper()).subscribe(fed);
+    let driver = driver.subscribe(LogSubscriber).subscribe(fleet.reading_keeper()).subscribe(fed).subscribe(logged);
     let tasks = TaskTracker::new();
     tasks.spawn(driver.run(stop.clone()));
     tasks.spawn(pump.run());
-    (handle, events)
+    tasks.spawn(keeper.run(stop.clone()));
+    (handle, events, poll_log)
 }
 
 /// The keys in the data folder are secrets, in every form in which somebody might print them.

@@ -1,4 +1,5 @@
-//! `GET /api/audit`: what was done, by whom, and what came of it.
+//! `GET /api/audit` and `POST /api/audit/verify`: what was done, by whom, what came of it, and whether the log of it is
+//! as it was written.
 
 use axum::Json;
 use axum::body::Body;
@@ -12,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use super::problem::Problem;
-use crate::security::audit::{AuditEntry, AuditFilter, AuditLog, AuditPage, Outcome};
+use crate::security::audit::{AuditEntry, AuditFilter, AuditLog, AuditPage, Outcome, Proven};
 use crate::store::StoreError;
 
 const DEFAULT_PAGE: u32 = 100;
@@ -64,6 +65,38 @@ pub struct AuditAnswer {
     pub entries: Vec<AuditEntry>,
     /// What to give as `before` for the next page; `null` on the last.
     pub next: Option<i64>,
+}
+
+/// Whether the audit log is as it was written.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct VerifyAnswer {
+    /// Whether every entry is.
+    valid: bool,
+    /// What was proven; `null` if something is wrong.
+    #[schema(value_type = Option<Object>)]
+    proven: Option<Proven>,
+    /// The first entry that is not as it was written, if it is one of them.
+    entry: Option<i64>,
+    /// What is wrong, in words; `null` if nothing is.
+    fault: Option<String>,
+}
+
+/// Proves that every entry is as it was written, or tells the first that is not.
+#[utoipa::path(
+    post,
+    path = "/api/audit/verify",
+    tag = "security",
+    responses((status = 200, description = "Whether the log is as it was written", body = VerifyAnswer))
+)]
+pub(super) async fn verify(State(api): State<Api>) -> Result<Json<VerifyAnswer>, Problem> {
+    Ok(Json(match api.audit.verify().await? {
+        Ok(proven) => VerifyAnswer { valid: true, proven: Some(proven), entry: None, fault: None },
+        Err(fault) => {
+            tracing::error!(%fault, "the audit log is not as it was written");
+            VerifyAnswer { valid: false, proven: None, entry: fault.entry(), fault: Some(fault.to_string()) }
+        }
+    }))
 }
 
 /// Lists what was done. An intent is listed until it has its outcome.

@@ -18,6 +18,9 @@ const MAX_REASON_CHARS: usize = 500;
 /// How long a caller may take to send a body: less than a call may take, so that the caller is told whose fault it is.
 const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// The longest name of an unknown field that is repeated to the caller.
+const LONGEST_FIELD: usize = 40;
+
 /// A JSON body. One that is empty stands for `null`, so `Body<Option<T>>` is a body that need not be there.
 #[derive(Debug)]
 pub(super) struct Body<T>(pub(super) T);
@@ -57,7 +60,18 @@ fn without_value(error: &str) -> String {
             return format!("{before}{}", &rest[at..]);
         }
     }
+    if let Some(rest) = error.strip_prefix("unknown field `")
+        && let Some((name, expected)) = rest.rsplit_once("`, expected ")
+        && !is_plain_name(name)
+    {
+        return format!("unknown field, expected {expected}");
+    }
     error.to_owned()
+}
+
+/// Whether somebody may have meant it as the name of a field, and not as what belongs into one.
+fn is_plain_name(text: &str) -> bool {
+    text.len() <= LONGEST_FIELD && text.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_')
 }
 
 fn is_too_long(error: &(dyn Error + 'static)) -> bool {
@@ -150,6 +164,8 @@ mod tests {
         let text = told(r#""hunter2, expected hunter3""#);
         assert_eq!(text, "invalid type: string, expected struct GivenReason at line 1 column 27");
         assert!(told(r#"{"reasn": "x"}"#).starts_with("unknown field `reasn`, expected `reason`"));
+        let mangled = told(r#"{"reason(four-words-in-a-row": "x"}"#);
+        assert!(mangled.starts_with("unknown field, expected `reason`"), "{mangled}");
         let role = serde_json::from_str::<crate::security::Role>(r#""hunter2""#).unwrap_err().to_string();
         assert!(without_value(&role).starts_with("unknown variant, expected one of `viewer`"), "{role}");
     }

@@ -10,10 +10,11 @@ use axum::response::Response;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Encrypted;
 
-/// Pages are made of files of ours alone: nothing inline, nothing from elsewhere, in nobody's frame.
+/// Pages are made of files of ours alone: nothing inline, nothing from elsewhere, in nobody's frame, and no script makes
+/// markup out of text.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
      font-src 'self'; connect-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none'; \
-     frame-ancestors 'none'";
+     frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
 
 const ALWAYS: [(HeaderName, &str); 8] = [
     (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),

@@ -2,7 +2,7 @@
 //!
 //! Each call goes through the audit log and the engine's command input; the next health answer shows its effect.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
-use super::body::{Body, GivenReason, NeededReason};
+use super::body::{Body, GivenReason, NeededReason, Reason};
 use super::problem::Problem;
 use super::{Api, BreakerStateName};
 use crate::config::parse_span;
 use crate::engine::{
-    Command, CommandError, DeadLetterReason, InstanceHealth, InstanceKey, InstanceType, Reply, Retry, RetryFilter,
-    RetryResult, Timestamp,
+    Command, CommandError, DeadLetterReason, InstanceHealth, InstanceKey, InstanceType, KeyError, Reply, Retry,
+    RetryFilter, RetryResult, Timestamp,
 };
 use crate::runtime::Calendar;
 use crate::security::audit::{Attempt, Conclusion};
@@ -25,6 +25,8 @@ use crate::security::{Caller, Principal};
 
 /// How many keys of a retry of many the audit log names.
 const KEYS_LOGGED: usize = 1_000;
+/// How many dead letters can be chosen by their keys.
+const MAX_CHOSEN: usize = 1_000;
 
 /// A breaker was reset.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -160,6 +162,18 @@ pub(super) struct RetryQuery {
     dry_run: bool,
 }
 
+/// Why many dead letters are retried, and which.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RetryRequest {
+    /// Why, for the audit log.
+    #[serde(default)]
+    reason: Option<Reason>,
+    /// Only instances with these keys, at most 1000; those that are no longer dead-lettered are passed over.
+    #[serde(default)]
+    keys: Option<Vec<String>>,
+}
+
 type Key = Result<Path<String>, PathRejection>;
 
 /// Closes a breaker, forgets the failures in a row, and has the instance polled soon.
@@ -225,27 +239,29 @@ pub(super) async fn retry_dead_letter(
     path = "/api/monitoring/dlq/retry",
     tag = "management",
     params(RetryQuery),
-    request_body(content = Option<GivenReason>, description = "The reason, which need not be given"),
+    request_body(content = Option<RetryRequest>, description = "The reason and the keys, which need not be given"),
     responses((status = 200, description = "The rechecks are planned", body = RetriesAnswer))
 )]
 pub(super) async fn retry_dead_letters(
     State(api): State<Api>,
     principal: Principal,
     query: Result<Query<RetryQuery>, QueryRejection>,
-    Body(given): Body<Option<GivenReason>>,
+    Body(given): Body<Option<RetryRequest>>,
 ) -> Result<Json<RetriesAnswer>, Problem> {
     let Query(query) = query.map_err(|rejection| Problem::malformed(rejection.body_text()))?;
     let older_than = query.older_than.as_deref().map(parse_span).transpose();
     let older_than = older_than.map_err(|error| Problem::malformed(format!("`olderThan` {error}")))?;
-    let (filter, dry_run) = (RetryFilter { kind: query.kind, reason: query.reason, older_than }, query.dry_run);
-    let reason = given.and_then(GivenReason::into_inner);
-    let attempt = Attempt::new(principal.caller, "dlq.retry_many").because(reason);
+    let RetryRequest { reason, keys } = given.unwrap_or_default();
+    let keys = keys.map(chosen).transpose()?;
+    let filter = RetryFilter { keys, kind: query.kind, reason: query.reason, older_than };
+    let dry_run = query.dry_run;
+    let attempt = Attempt::new(principal.caller, "dlq.retry_many").because(reason.map(Reason::into_inner));
     let handle = api.handle.clone();
     let effect = async move {
         let refused = |problem: Problem, why: &dyn std::fmt::Display| (Err(problem), Conclusion::failed(why));
-        match handle.command(Command::RetryDeadLetters { filter, dry_run }).await {
+        match handle.command(Command::RetryDeadLetters { filter: filter.clone(), dry_run }).await {
             Ok(Ok(Reply::RetriesScheduled { retries })) => {
-                let conclusion = Conclusion::done(None, Some(retries_for_the_log(filter, dry_run, &retries)));
+                let conclusion = Conclusion::done(None, Some(retries_for_the_log(&filter, dry_run, &retries)));
                 (Ok(retries), conclusion)
             }
             Ok(Ok(other)) => refused(Problem::internal(), &format!("the engine answered {other:?}")),
@@ -257,10 +273,21 @@ pub(super) async fn retry_dead_letters(
     Ok(Json(retries_answer(dry_run, retries, api.clock.calendar())))
 }
 
-fn retries_for_the_log(filter: RetryFilter, dry_run: bool, retries: &[Retry]) -> Value {
+/// The instances that were chosen by their keys. A text that no instance can be named by is a mistake of the caller.
+fn chosen(keys: Vec<String>) -> Result<BTreeSet<InstanceKey>, Problem> {
+    if keys.len() > MAX_CHOSEN {
+        return Err(Problem::malformed(format!("`keys` has {} keys; it may have {MAX_CHOSEN}", keys.len())));
+    }
+    let parse =
+        |text: String| text.parse().map_err(|error: KeyError| Problem::malformed(format!("`keys`: {text:?}: {error}")));
+    keys.into_iter().map(parse).collect()
+}
+
+fn retries_for_the_log(filter: &RetryFilter, dry_run: bool, retries: &[Retry]) -> Value {
+    let chosen = filter.keys.as_ref().map(BTreeSet::len);
     let keys: Vec<String> = retries.iter().take(KEYS_LOGGED).map(|retry| retry.key.to_string()).collect();
     let older_than = filter.older_than.map(|span| span.to_string());
-    let filter = json!({"type": filter.kind, "reason": filter.reason, "olderThan": older_than});
+    let filter = json!({"type": filter.kind, "reason": filter.reason, "olderThan": older_than, "chosen": chosen});
     json!({"dryRun": dry_run, "filter": filter, "count": retries.len(), "keys": keys})
 }
 

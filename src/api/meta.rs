@@ -88,6 +88,9 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     info(title = "Pulse", description = "Polls Proxmox fleets and endpoints, and contains what is broken."),
     paths(
         super::health::scheduler_health,
+        super::overview::show,
+        super::instance::show,
+        super::troubles::show,
         super::state::last_readings,
         super::events::watch,
         super::manage::reset_breaker,
@@ -129,6 +132,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         super::users::set_password,
         super::users::remove,
         super::audit::list,
+        super::audit::verify,
         liveness,
         version,
         document,

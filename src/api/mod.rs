@@ -13,9 +13,11 @@ mod headers;
 mod health;
 mod health_stream;
 mod history;
+mod instance;
 mod manage;
 mod meta;
 mod nodes;
+mod overview;
 mod peer;
 mod problem;
 mod reference;
@@ -24,6 +26,7 @@ mod session;
 mod settings;
 mod state;
 mod tokens;
+mod troubles;
 mod users;
 
 use std::sync::Arc;
@@ -48,6 +51,7 @@ pub use manage::{
     BreakerResetAnswer, PauseAnswer, PollAnswer, RemovalAnswer, RetriesAnswer, RetryAnswer, RetryResultName, RetryRow,
 };
 pub use meta::openapi;
+pub use overview::{Figures, FleetState, Glance, OverviewRow};
 pub use peer::Peer;
 pub use problem::Problem;
 pub use reference::reference_markdown;
@@ -61,6 +65,7 @@ use crate::fleet::Fleet;
 use crate::runtime::{Clock, Handle};
 use crate::security::audit::AuditLog;
 use crate::security::{Accounts, Principal, RateLimits, TokenStore, TrustedProxies};
+use crate::telemetry::PollLog;
 
 /// The largest body that a request may have, in bytes.
 const MAX_BODY: usize = 256 * 1024;
@@ -90,15 +95,19 @@ pub struct Api {
     pub limits: RateLimits,
     /// Whose word is taken for where a call came from.
     pub proxies: Arc<TrustedProxies>,
+    /// What happened to each instance lately.
+    pub poll_log: PollLog,
     /// What happens.
     pub events: EventFeed,
     /// Cancelled when answers that take their time have to end.
     pub stop: CancellationToken,
 }
 
-/// The whole API. Each request has to carry the [`Peer`] that sent it, and [`Encrypted`] if it came over TLS.
-pub fn router(api: Api) -> Router {
+/// The whole API, and `pages` behind the same checks. Each request has to carry the [`Peer`] that sent it, and
+/// [`Encrypted`] if it came over TLS.
+pub fn router(api: Api, pages: Router<Api>) -> Router {
     let router = routes::every_route(&api)
+        .merge(pages)
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(api.clone(), auth::identify))

@@ -6,7 +6,10 @@ use axum::middleware;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::auth::{Gatekeeper, authorise};
-use super::{Api, audit, events, health, history, manage, meta, nodes, session, settings, state, tokens, users};
+use super::{
+    Api, audit, events, health, history, instance, manage, meta, nodes, overview, session, settings, state, tokens,
+    troubles, users,
+};
 use crate::security::Role;
 
 /// Who may make a call.
@@ -80,6 +83,9 @@ use Kind::{Change, Management, Read};
 routes! {
     GET    "/api/monitoring/scheduler/health" VIEWER, Read => health::scheduler_health;
     GET    "/api/events"                      VIEWER, Read => events::watch;
+    GET    "/api/monitoring/overview"         VIEWER, Read => overview::show;
+    GET    "/api/monitoring/instances/{key}"  VIEWER, Read => instance::show;
+    GET    "/api/monitoring/troubles"         VIEWER, Read => troubles::show;
     GET    "/api/state"                       VIEWER, Read => state::last_readings;
     POST   "/api/monitoring/breakers/{key}/reset"   ADMIN, Management("breaker.reset") => manage::reset_breaker;
     POST   "/api/monitoring/dlq/retry"              ADMIN, Management("dlq.retry_many") => manage::retry_dead_letters;
@@ -120,6 +126,7 @@ routes! {
     PUT    "/api/security/users/{name}/password" ADMIN, Change("user.password") => users::set_password;
     DELETE "/api/security/users/{name}"       ADMIN, Change("user.remove") => users::remove;
     GET    "/api/audit"                       ADMIN, Read => audit::list;
+    POST   "/api/audit/verify"                ADMIN, Read => audit::verify;
     GET    "/api/health"                      VIEWER, Read => meta::liveness;
     GET    "/api/version"                     VIEWER, Read => meta::version;
     GET    "/api/openapi.json"                VIEWER, Read => meta::document;

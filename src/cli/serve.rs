@@ -160,16 +160,18 @@ async fn announce(daemon: &Daemon, data_dir: &Path, demo: bool) -> Result<(), Fa
     if demo {
         let password = Demo::invite(&daemon.accounts).await?;
         return super::print_line(&format!(
-            "The demo runs. In another terminal: pulse health\n\n\
+            "The demo runs: open http://{} in a browser, or in another terminal run `pulse health`.\n\n\
              Its admin is `{}`, until the demo ends with the password\n\n    {}",
+            daemon.address,
             Demo::ADMIN,
             password.expose()
         ));
     }
     let Some(token) = &daemon.setup_token else { return Ok(()) };
     super::print_line(&format!(
-        "Nobody can sign in yet. On this machine, `pulse user add NAME --role admin` makes the first admin; from\n\
-         elsewhere, POST /api/setup does with this setup token, which is good once and for an hour:\n\n    {}",
+        "Nobody can sign in yet. On this machine, `pulse user add NAME --role admin` makes the first admin; in a browser,\n\
+         the page at {} does with this setup token, which is good once and for an hour:\n\n    {}",
+        daemon.address,
         token.expose()
     ))
 }

@@ -21,7 +21,8 @@ use crate::security::audit::{AuditError, AuditLog, Retention};
 use crate::security::{AccountError, Accounts, HashCost, Hasher, KeyFileError, RateLimits, TokenStore, TrustedProxies};
 use crate::store::{DATABASE, Store, StoreError};
 use crate::targets::Secret;
-use crate::telemetry::{LogSubscriber, Metrics};
+use crate::telemetry::{LogSubscriber, Metrics, PollLog};
+use crate::ui;
 
 /// The name of the unix socket in the data folder.
 pub const SOCKET: &str = "pulse.sock";
@@ -166,7 +167,8 @@ impl Daemon {
         let (driver, handle) = Driver::new(engine, clock.clone(), Arc::new(fleet.clone()));
         let driver = driver.subscribe(fleet.reading_keeper()).subscribe(counters.subscriber());
         let (events, to_events, pump) = EventFeed::new(any_clock.clone());
-        let driver = driver.subscribe(LogSubscriber).subscribe(to_events);
+        let (poll_log, poll_log_writer, poll_log_keeper) = PollLog::new();
+        let driver = driver.subscribe(LogSubscriber).subscribe(to_events).subscribe(poll_log_writer);
         let driver = spawn_driver(driver, stop_polls.clone());
         tasks.spawn(pump.run());
 
@@ -184,6 +186,7 @@ impl Daemon {
             limits: RateLimits::new(any_clock.clone()),
             proxies: Arc::new(options.trusted_proxies),
             events,
+            poll_log,
             stop: stop_calls.clone(),
         };
         let address = api.local_addr().unwrap_or(options.listen);
@@ -193,7 +196,8 @@ impl Daemon {
             tasks.spawn(tls.clone().follow(any_clock, stop_calls.clone()));
         }
         tasks.spawn(housekeeping(calls.clone(), stop_calls.clone()));
-        let calls = router(calls);
+        tasks.spawn(poll_log_keeper.run(stop_calls.clone()));
+        let calls = router(calls, ui::pages());
         tasks.spawn(serve(api, tls, calls.clone(), stop_calls.clone()));
         tasks.spawn(serve(socket, None, calls, stop_calls.clone()));
         tasks.spawn(serve(metrics, None, scrape, stop_calls.clone()));

@@ -2,6 +2,8 @@
 //!
 //! Commands and replies are plain values, so that they can be sent, logged and replayed.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -56,8 +58,10 @@ pub enum Command {
 }
 
 /// Which dead letters to recheck. What is not given does not matter.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RetryFilter {
+    /// Only these instances.
+    pub keys: Option<BTreeSet<InstanceKey>>,
     /// Only instances of this type.
     pub kind: Option<InstanceType>,
     /// Only those that are dead-lettered for this reason.

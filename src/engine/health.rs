@@ -114,6 +114,8 @@ pub struct InstanceHealth {
     pub age: Millis,
     /// Whether the age exceeds twice its planned interval plus the timeout. Paused ones never are.
     pub late: bool,
+    /// From when on it is late, if no poll succeeds before; `None` while it is paused.
+    pub late_at: Option<Timestamp>,
     /// The interval planned after the last success.
     pub interval: Millis,
 }
@@ -226,8 +228,10 @@ impl Engine {
         };
         let age = now.since(instance.last_success.unwrap_or(instance.known_since));
         // One that was paused is not late for the time of its pause.
-        let overdue = now.since(instance.last_success.unwrap_or_default().max(instance.known_since));
+        let waiting_since = instance.last_success.unwrap_or_default().max(instance.known_since);
         let interval = self.planned_interval(instance);
+        let late_at = (instance.place != Place::Paused)
+            .then(|| waiting_since + (interval + interval + instance.timeout(&self.settings)));
         InstanceHealth {
             key: instance.spec().key.clone(),
             place: instance.place,
@@ -240,7 +244,8 @@ impl Engine {
             dead_letter: instance.dead_letter_health(due),
             staleness: instance.staleness(now, self.settings.max_interval),
             age,
-            late: instance.place != Place::Paused && overdue > interval + interval + instance.timeout(&self.settings),
+            late: late_at.is_some_and(|at| now > at),
+            late_at,
             interval,
         }
     }

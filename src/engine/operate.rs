@@ -17,8 +17,8 @@ impl Engine {
         let result = match command {
             Command::ResetBreaker { key } => self.reset_breaker(&key, effects),
             Command::RetryDeadLetter { key } => self.retry_dead_letter(&key, effects),
-            Command::RetryDeadLetters { filter, dry_run: true } => Ok(self.would_retry(filter)),
-            Command::RetryDeadLetters { filter, dry_run: false } => Ok(self.retry_dead_letters(filter, effects)),
+            Command::RetryDeadLetters { filter, dry_run: true } => Ok(self.would_retry(&filter)),
+            Command::RetryDeadLetters { filter, dry_run: false } => Ok(self.retry_dead_letters(&filter, effects)),
             Command::RemoveDeadLetter { key } => self.remove_dead_letter(&key, effects),
             Command::PollNow { key } => self.poll_now(&key, effects),
             Command::SetEnabled { key, enabled } => self.set_enabled(&key, enabled, effects),
@@ -63,11 +63,13 @@ impl Engine {
     }
 
     /// The dead letters that `filter` lets through, in the order of their keys.
-    fn dead_letters(&self, filter: RetryFilter) -> Vec<u32> {
+    fn dead_letters(&self, filter: &RetryFilter) -> Vec<u32> {
         let matches = |id: &u32| {
             self.instance(*id).is_some_and(|instance| {
                 instance.dead_letter().is_some_and(|entry| {
-                    filter.kind.is_none_or(|kind| kind == instance.spec().key.kind())
+                    let key = &instance.spec().key;
+                    filter.keys.as_ref().is_none_or(|keys| keys.contains(key))
+                        && filter.kind.is_none_or(|kind| kind == key.kind())
                         && filter.reason.is_none_or(|reason| reason == entry.reason)
                         && filter.older_than.is_none_or(|age| self.now - entry.first_attempt > age)
                 })
@@ -76,7 +78,7 @@ impl Engine {
         self.ids.values().copied().filter(matches).collect()
     }
 
-    fn would_retry(&self, filter: RetryFilter) -> Reply {
+    fn would_retry(&self, filter: &RetryFilter) -> Reply {
         let retry = |id| self.retry(id, RetryResult::WouldRetry);
         Reply::RetriesScheduled { retries: self.dead_letters(filter).into_iter().filter_map(retry).collect() }
     }
@@ -88,7 +90,7 @@ impl Engine {
         })
     }
 
-    fn retry_dead_letters(&mut self, filter: RetryFilter, effects: &mut Effects) -> Reply {
+    fn retry_dead_letters(&mut self, filter: &RetryFilter, effects: &mut Effects) -> Reply {
         let ids = self.dead_letters(filter);
         let waits = |id: &&u32| self.instance(**id).is_some_and(|instance| instance.place == Place::DeadLettered);
         let count = ids.iter().filter(waits).count() as u64;

@@ -42,6 +42,8 @@ pub struct Store {
     writer: Arc<Lane>,
     reader: Arc<Lane>,
     gate: Option<Arc<dyn WriteGate>>,
+    /// Where it is; none for one in memory.
+    path: Option<Arc<Path>>,
 }
 
 /// One connection, and those who wait for it.
@@ -66,7 +68,7 @@ impl Store {
         let reader = Connection::open_with_flags(path, flags())?;
         configure(&reader)?;
         reader.pragma_update(None, "query_only", true)?;
-        Ok(Self { writer: Lane::new(writer), reader: Lane::new(reader), gate: None })
+        Ok(Self { writer: Lane::new(writer), reader: Lane::new(reader), gate: None, path: Some(path.into()) })
     }
 
     /// Opens a database that is there, and changes nothing of it; a daemon may be running on it.
@@ -79,7 +81,7 @@ impl Store {
         connection.pragma_update(None, "query_only", true)?;
         migrations::check(&connection)?;
         let lane = Lane::new(connection);
-        Ok(Self { writer: Arc::clone(&lane), reader: lane, gate: None })
+        Ok(Self { writer: Arc::clone(&lane), reader: lane, gate: None, path: Some(path.into()) })
     }
 
     /// A database that ends with the process, for tests and simulations.
@@ -91,7 +93,15 @@ impl Store {
         configure(&connection)?;
         migrations::apply(&mut connection)?;
         let lane = Lane::new(connection);
-        Ok(Self { writer: Arc::clone(&lane), reader: lane, gate: None })
+        Ok(Self { writer: Arc::clone(&lane), reader: lane, gate: None, path: None })
+    }
+
+    /// The same database by a connection of its own, for a read that takes so long that others must not wait for it.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn apart(&self) -> Result<Self, StoreError> {
+        self.path.as_deref().map_or_else(|| Ok(self.clone()), Self::open_to_read)
     }
 
     /// The same database, with somebody who may hold up or fail each write.

@@ -6,8 +6,10 @@ mod labels;
 mod log_events;
 mod logging;
 mod metrics;
+mod poll_log;
 
 pub use counters::MetricsSubscriber;
 pub use log_events::LogSubscriber;
 pub use logging::{LogError, LogFormat, LogOptions, Logging, init_logging};
 pub use metrics::Metrics;
+pub use poll_log::{Entry, Happening, PollLog, PollLogKeeper, PollLogWriter};

@@ -69,6 +69,12 @@ pub(crate) fn calls() -> Vec<Call> {
     let mut calls = vec![
         call(get.clone(), HEALTH, Viewer),
         call(get.clone(), "/api/state", Viewer),
+        call(get.clone(), "/api/monitoring/overview", Viewer),
+        call(get.clone(), "/api/monitoring/troubles", Viewer),
+        Call {
+            at: "/api/monitoring/instances/tcp::fixed",
+            ..call(get.clone(), "/api/monitoring/instances/{key}", Viewer)
+        },
         call(get.clone(), "/api/events", Viewer),
         Call { body: Some(json!({"reason": "a test"})), ..nobody("/api/monitoring/breakers/{key}/reset") },
         call(post.clone(), "/api/monitoring/dlq/retry", Admin),
@@ -83,13 +89,14 @@ pub(crate) fn calls() -> Vec<Call> {
         Call {
             body: Some(json!({"name": "made by the table", "role": "viewer"})),
             answer: StatusCode::CREATED,
-            ..call(post, "/api/security/tokens", Admin)
+            ..call(post.clone(), "/api/security/tokens", Admin)
         },
         Call {
             at: "/api/security/tokens/made%20by%20the%20table",
             ..call(delete, "/api/security/tokens/{name}", Admin)
         },
         call(get.clone(), "/api/audit", Admin),
+        call(post.clone(), "/api/audit/verify", Admin),
         call(get.clone(), "/api/health", Viewer),
         call(get.clone(), "/api/version", Viewer),
         call(get, "/api/openapi.json", Viewer),
@@ -326,7 +333,12 @@ async fn the_socket_is_its_owners_alone_and_needs_no_token() {
 async fn a_stranger_learns_nothing_of_which_paths_there_are() {
     let folder = Folder::quick(&json!({"instances": []}));
     let daemon = Daemon::start(&folder).await;
-    for (method, path) in [(Method::GET, "/"), (Method::GET, "/api/no-such-call"), (Method::DELETE, "/api/version")] {
+    for (method, path) in [
+        (Method::POST, "/"),
+        (Method::GET, "/no-such-page"),
+        (Method::GET, "/api/no-such-call"),
+        (Method::DELETE, "/api/version"),
+    ] {
         let response = daemon.anonymous(method, path).send().await.unwrap();
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{path}");
     }
@@ -338,7 +350,7 @@ async fn what_is_no_call_is_answered_with_a_problem() {
     let folder = Folder::quick(&json!({"instances": []}));
     let daemon = Daemon::start(&folder).await;
     for (method, path, status, code) in [
-        (Method::GET, "/", 404, "not_found"),
+        (Method::GET, "/no-such-page", 404, "not_found"),
         (Method::GET, "/api/no-such-call", 404, "not_found"),
         (Method::GET, "/api/health/", 404, "not_found"),
         (Method::GET, "/api/../etc/passwd", 404, "not_found"),

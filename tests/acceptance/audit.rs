@@ -61,6 +61,21 @@ async fn verify_names_the_first_entry_that_is_not_as_it_was_written() {
 }
 
 #[tokio::test]
+async fn the_daemon_itself_proves_the_log_and_names_what_is_wrong_with_it() {
+    let folder = written().await;
+    let daemon = Daemon::start(&folder).await;
+    let verify = async || -> Value { daemon.post("/api/audit/verify", &json!({})).await.json().await.unwrap() };
+    let proven = verify().await;
+    assert_eq!((&proven["valid"], &proven["fault"]), (&json!(true), &json!(null)));
+    assert_eq!(proven["proven"]["last"], daemon.get("/api/audit?limit=1").await["entries"][0]["seq"]);
+    tamper(&folder, "UPDATE audit SET actor = 'user:mallory' WHERE seq = 5");
+    let broken = verify().await;
+    assert_eq!((&broken["valid"], &broken["entry"], &broken["proven"]), (&json!(false), &json!(5), &json!(null)));
+    assert!(broken["fault"].as_str().unwrap().contains("it was altered"), "{broken}");
+    daemon.stop().await;
+}
+
+#[tokio::test]
 async fn a_byte_changed_in_the_file_itself_is_found() {
     let folder = written().await;
     let path = folder.path().join("pulse.db");

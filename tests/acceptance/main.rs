@@ -16,6 +16,7 @@ mod inventory_edit;
 mod management;
 mod nodes;
 mod observability;
+mod overview;
 mod secrets_at_rest;
 mod settings_edit;
 mod settings_update;

@@ -103,6 +103,15 @@ async fn a_dead_letter_is_retried_and_removed_and_the_next_health_answer_shows_i
     assert_eq!((&none["tasksRetried"], &none["keys"]), (&json!(0), &json!([])));
     let entry = last_entry(&daemon, "dlq.retry_many").await;
     assert_eq!((&entry["outcome"], &entry["after"]["filter"]["type"]), (&json!("done"), &json!("pve")));
+
+    // Those that were chosen by their keys, as far as they are dead letters.
+    let chosen = json!({"reason": "chosen", "keys": ["pve::rack", "pve::nobody", DEAD]});
+    let (_, one) = answer(&daemon, Method::POST, "/api/monitoring/dlq/retry?dryRun=true", Some(chosen)).await;
+    assert_eq!(one["keys"], json!([DEAD]));
+    let (status, _) = answer(&daemon, Method::POST, many, Some(json!({"keys": ["no key"]}))).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    let entry = last_entry(&daemon, "dlq.retry_many").await;
+    assert_eq!((&entry["outcome"], &entry["detail"]), (&json!("refused"), &json!("malformed_request")));
     daemon.until_instance(DEAD, |row| row["deadLetter"]["retryCount"] == 2).await;
 
     let (status, removed) = answer(&daemon, Method::DELETE, &path, Some(json!({"reason": "gone"}))).await;

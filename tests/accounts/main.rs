@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, and so do its helpers")]
 
 mod headers;
+mod pages;
 mod rig;
 mod sessions;
 mod setup;

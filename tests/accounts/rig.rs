@@ -19,6 +19,7 @@ use pulse::security::audit::{AuditEntry, AuditFilter, AuditLog, AuditPage};
 use pulse::security::{Accounts, Caller, HashCost, Hasher, KeyFile, NewUser, RateLimits, Role, TokenStore};
 use pulse::store::Store;
 use pulse::targets::Secret;
+use pulse::telemetry::PollLog;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -61,7 +62,9 @@ impl Rig {
         let followers = Followers { live: live.clone(), scheduler: Some((handle.clone(), fleet.clone())) };
         let mut follower = Follower::new(&config);
         follower.use_keys(Arc::new(Keyring::read_or_make(folder.path()).unwrap()));
-        let router = router(Api {
+        let (poll_log, _, keeper) = PollLog::new();
+        TaskTracker::new().spawn(keeper.run(stop.clone()));
+        let api = Api {
             handle,
             configurator: Configurator::new(follower, followers, store, any_clock.clone(), audit.clone()),
             limits: RateLimits::new(any_clock.clone()),
@@ -74,7 +77,9 @@ impl Rig {
             tokens: tokens.clone(),
             accounts: accounts.clone(),
             audit: audit.clone(),
-        });
+            poll_log,
+        };
+        let router = router(api, pulse::ui::pages());
         Self { clock, accounts, tokens, audit, router, _folder: folder, _stop: stop.drop_guard() }
     }
 
@@ -139,6 +144,7 @@ pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Value,
+    pub(crate) text: String,
 }
 
 impl Answer {
@@ -193,6 +199,7 @@ impl Browser<'_> {
         }
         let bytes = body.collect().await.unwrap().to_bytes();
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        Answer { status: parts.status, headers: parts.headers, body }
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        Answer { status: parts.status, headers: parts.headers, body, text }
     }
 }

@@ -1,0 +1,70 @@
+// Tells, where a call was made, what came of it; and asks before one is made.
+
+import { h, fill } from "./dom.js";
+import { Refused } from "./api.js";
+
+/** A refusal in words: what, why, and each single reason. */
+export function problem(error) {
+  const known = error instanceof Refused;
+  if (!known) console.error(error);
+  const box = h("div", { class: "problem", role: "alert" }, h("strong", {}, known ? error.title : "The page failed"), h("div", { dir: "auto" }, error.message));
+  if (known && error.errors.length > 0) {
+    box.append(h("ul", {}, ...error.errors.map((reason) => h("li", {}, h("code", {}, reason.at), `: ${reason.detail}`))));
+  }
+  if (known && error.retryAfter) box.append(h("div", {}, `Try again in ${error.retryAfter} s.`));
+  return box;
+}
+
+/** A note that something was done, with a way to undo it if there is one. */
+export function done(text, undo) {
+  const place = h("div");
+  const button = undo && h("button", { type: "button", class: "small", onclick: () => run(place, undo.act, undo.done) }, undo.label);
+  place.append(h("div", { class: "done", role: "status" }, h("span", { dir: "auto" }, text), button || ""));
+  return place;
+}
+
+/** Does `act`, and puts what came of it into `place`. Whatever `act` gives is handed to `words`. */
+export async function run(place, act, words) {
+  try {
+    const answer = await act();
+    const told = words?.(answer);
+    fill(place, typeof told === "string" ? done(told) : (told ?? null));
+    return answer;
+  } catch (error) {
+    fill(place, problem(error));
+    return undefined;
+  }
+}
+
+/**
+ * Asks before something is done: what will happen, and why it is done.
+ * @param {{ title: string, what: string, button: string, reason?: "required" | "optional", danger?: boolean, act: (reason: string, place: HTMLElement) => Promise<unknown> }} question `place` is for what is to be told meanwhile
+ * @returns {Promise<unknown>} what `act` gave; `undefined` if it was not done
+ */
+export function ask(question) {
+  return new Promise((resolve) => {
+    const told = h("div");
+    const reason = h("input", { id: "reason", maxlength: "500", autocomplete: "off", required: question.reason === "required" });
+    const label = question.reason === "required" ? "Reason" : "Reason (optional)";
+    const submit = h("button", { class: question.danger ? "danger primary" : "primary", type: "submit" }, question.button);
+    let answer;
+    const form = h("form", { method: "dialog" },
+      h("h2", { id: "question", dir: "auto" }, question.title), h("p", {}, question.what),
+      question.reason && h("label", { for: "reason" }, label), question.reason && reason, told,
+      h("div", { class: "row buttons" }, h("button", { type: "button", onclick: () => dialog.close() }, "Cancel"), submit));
+    const dialog = h("dialog", { "aria-labelledby": "question", onclose: () => { dialog.remove(); resolve(answer); } }, form);
+    form.addEventListener("submit", async (event) => {
+      event.preventDefault();
+      submit.disabled = true;
+      try {
+        answer = (await question.act(reason.value.trim(), told)) ?? true;
+        dialog.close();
+      } catch (error) {
+        fill(told, problem(error));
+        submit.disabled = false;
+      }
+    });
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+}
