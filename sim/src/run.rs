@@ -92,13 +92,21 @@ pub fn run_watched(
     watch: impl FnMut(Timestamp),
 ) -> Report {
     let mut world = World::new(scenario, seed, options);
-    world.run(every, watch);
-    let ages = options.keep_ages.then(|| world.ages());
-    if world.judge.violations.is_empty() {
-        expect(scenario, &mut world);
-    }
-    if scenario.expect.liveness && world.judge.violations.is_empty() {
-        liveness(scenario, &mut world);
+    let mut ages = None;
+    // A panic is a finding like any other: it has a seed, a moment, and a smaller world that panics too.
+    let whole = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        world.run(every, watch);
+        ages = options.keep_ages.then(|| world.ages());
+        if world.judge.violations.is_empty() {
+            expect(scenario, &mut world);
+        }
+        if scenario.expect.liveness && world.judge.violations.is_empty() {
+            liveness(scenario, &mut world);
+        }
+    }));
+    if let Err(panic) = whole {
+        let words = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        world.judge.accuse(Rule::Panic, || words.unwrap_or("a panic without words").to_owned());
     }
     let violations = std::mem::take(&mut world.judge.violations);
     Report {

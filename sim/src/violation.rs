@@ -67,6 +67,8 @@ pub enum Rule {
     Determinism,
     /// Time goes on.
     Progress,
+    /// No input makes the engine panic.
+    Panic,
 }
 
 impl fmt::Display for Rule {

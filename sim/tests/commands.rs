@@ -168,3 +168,12 @@ fn the_first_event_that_differs_is_shown() {
     let shown = words(&other.stdout);
     assert!(shown.contains("\n- ") && shown.contains("\n+ ") && shown.contains("event "), "{shown}");
 }
+
+#[test]
+fn a_run_of_another_length_is_shrunk_from_that_length() {
+    let folder = folder();
+    let done = sim(&["shrink", &broken(&folder), "1", "--duration", "40s"], folder.path());
+    assert_eq!(done.status.code(), Some(1));
+    let told = words(&done.stdout);
+    assert!(told.starts_with("before: 3 hosts, 1 faults, 0 operators, 40s"), "{told}");
+}

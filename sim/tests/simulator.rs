@@ -76,6 +76,17 @@ fn a_wall_clock_that_is_set_changes_nothing_for_the_daemon() {
 }
 
 #[test]
+fn a_panic_is_a_finding_with_a_seed_and_a_moment() {
+    let scenario = for_minutes("flapping", 8);
+    let every = Millis::from_mins(1);
+    let report = run_watched(&scenario, 7, RunOptions::default(), every, |_| panic!("a planted panic"));
+    let [violation] = &report.violations[..] else { panic!("{:?}", report.violations) };
+    assert_eq!((report.seed, report.verdict, violation.rule), (7, "fail", sim::Rule::Panic));
+    assert_eq!(violation.detail, "a planted panic");
+    assert!(violation.at > pulse::engine::Timestamp::ZERO);
+}
+
+#[test]
 fn a_run_that_is_recorded_is_the_run_that_is_not() {
     for seed in 1..=20 {
         let scenario = swarm(seed);

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use pulse::engine::Millis;
 use serde::{Deserialize, Serialize};
 use sim::report::run_page;
-use sim::{BUILTIN, RunOptions, Scenario};
+use sim::{BUILTIN, RunOptions, Scenario, Span};
 
 use super::output::{print_table, verdict, write_file, write_page};
-use super::single::Variation;
+use super::single::{Variation, span};
 use super::{Failed, scenario};
 
 /// Makes a run again.
@@ -95,6 +96,10 @@ pub(super) struct ShrinkRun {
     /// The seed that breaks a rule.
     seed: u64,
 
+    /// How long after the warm-up, as in the run that broke it: 45s, 240m
+    #[arg(long, value_parser = span)]
+    duration: Option<Millis>,
+
     /// Write the finding here, for `sim replay`.
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
@@ -102,7 +107,10 @@ pub(super) struct ShrinkRun {
 
 impl ShrinkRun {
     pub(super) fn run(self) -> Result<(), Failed> {
-        let scenario = scenario(&self.scenario, self.seed)?;
+        let mut scenario = scenario(&self.scenario, self.seed)?;
+        if let Some(duration) = self.duration {
+            scenario.duration = Span(duration);
+        }
         let Some(shrunk) = sim::shrink(&scenario, self.seed) else {
             println!("{} seed {} breaks no rule; there is nothing to shrink", scenario.name, self.seed);
             return Ok(());
