@@ -2,17 +2,19 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, and so do its helpers")]
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+mod python;
+
+use std::path::Path;
+use std::process::Command;
 
 use pulse::lab::{HostPlan, Lab, LabClock, LabPlan};
+use python::{SCRIPTS, python_with, text};
 
 const SEED: u64 = 11;
-const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_public_client_reads_every_product_by_token_and_by_password() {
-    let Some(python) = tokio::task::spawn_blocking(python_with_proxmoxer).await.unwrap() else { return };
+    let Some(python) = tokio::task::spawn_blocking(|| python_with("proxmoxer.txt")).await.unwrap() else { return };
     let hosts = vec![
         HostPlan::pve(SEED, "cluster", 9).cluster_of(3),
         HostPlan::pve(SEED, "single", 4).by_password(SEED),
@@ -34,43 +36,4 @@ async fn a_public_client_reads_every_product_by_token_and_by_password() {
     assert!(output.status.success(), "{}", text(&output));
     assert!(text(&output).contains(&format!("{count} read")), "{}", text(&output));
     lab.shutdown().await;
-}
-
-/// A Python that has the libraries, from a virtual environment that is kept between runs.
-///
-/// Without network or Python there is none: a failure where everything must be there (`CI=true`), a note elsewhere.
-fn python_with_proxmoxer() -> Option<PathBuf> {
-    let environment = Path::new(env!("CARGO_TARGET_TMPDIR")).join("proxmoxer");
-    let python = environment.join("bin/python");
-    let requirements = Path::new(SCRIPTS).join("requirements.txt");
-    let installed = environment.join("installed.txt");
-    let wanted = std::fs::read(&requirements).unwrap();
-    if std::fs::read(&installed).is_ok_and(|found| found == wanted) {
-        return Some(python);
-    }
-    let prepared = run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment)).and_then(|()| {
-        run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--requirement"]).arg(&requirements))
-    });
-    match prepared {
-        Ok(()) => {
-            std::fs::write(installed, wanted).unwrap();
-            Some(python)
-        }
-        Err(reason) if std::env::var_os("CI").is_some_and(|value| value == "true") => {
-            panic!("proxmoxer cannot be installed: {reason}")
-        }
-        Err(reason) => {
-            eprintln!("SKIPPED: proxmoxer cannot be installed, so nothing was proved: {reason}");
-            None
-        }
-    }
-}
-
-fn run(command: &mut Command) -> Result<(), String> {
-    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
-    if output.status.success() { Ok(()) } else { Err(format!("{command:?}: {}", text(&output))) }
-}
-
-fn text(output: &Output) -> String {
-    [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes)).concat()
 }

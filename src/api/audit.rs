@@ -31,7 +31,7 @@ pub(super) struct AuditQuery {
     /// Only what was done to this instance, token or user.
     key: Option<String>,
     /// Only what came to this outcome.
-    #[param(value_type = Option<Outcome>)]
+    #[param(inline)]
     outcome: Option<Outcome>,
     /// Only entries of this time or later. RFC 3339.
     #[param(value_type = Option<String>, format = DateTime)]
@@ -42,8 +42,10 @@ pub(super) struct AuditQuery {
     /// Only entries before this one: the `next` of the page before.
     before: Option<i64>,
     /// How many at the most, 1 to 1000; 100 if not given.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
     /// `jsonl` for everything that fits, the oldest first, as JSON lines; intents are listed beside their outcomes then.
+    #[param(inline)]
     format: Option<Format>,
 }
 

@@ -83,7 +83,12 @@ fn is_too_long(error: &(dyn Error + 'static)) -> bool {
 /// Why an operator does something: 1 to 500 characters, none of them a control character.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(transparent)]
-#[schema(as = AuditReason, min_length = 1, max_length = 500)]
+#[schema(
+    as = AuditReason,
+    min_length = 1,
+    max_length = 500,
+    pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+)]
 pub struct Reason(String);
 
 impl Reason {

@@ -30,6 +30,7 @@ pub(super) struct Page {
     /// Only versions before this one: the `next` of the page before.
     before: Option<i64>,
     /// How many at the most, 1 to 500; 50 if not given.
+    #[param(minimum = 1, maximum = 500)]
     limit: Option<u32>,
 }
 
@@ -272,7 +273,7 @@ pub(super) async fn import(
 pub(super) struct ImportReason {
     /// Why, for the history and the audit log.
     #[serde(default)]
-    #[param(value_type = Option<String>)]
+    #[param(inline)]
     reason: Option<Reason>,
 }
 

@@ -13,6 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::body::{Body, GivenReason, NeededReason, Reason};
 use super::problem::Problem;
+use super::schema::{DeadLetterReasonName, TypeName};
 use super::{Api, BreakerStateName};
 use crate::config::parse_span;
 use crate::engine::{
@@ -150,12 +151,13 @@ pub struct PauseAnswer {
 pub(super) struct RetryQuery {
     /// Only instances of this type.
     #[serde(rename = "type")]
-    #[param(rename = "type", value_type = Option<String>)]
+    #[param(rename = "type", inline, value_type = Option<TypeName>)]
     kind: Option<InstanceType>,
     /// Only those that are dead-lettered for this reason: `max_retry_attempts` or `permanent_failure`.
-    #[param(value_type = Option<String>)]
+    #[param(inline, value_type = Option<DeadLetterReasonName>)]
     reason: Option<DeadLetterReason>,
     /// Only those whose row of failures began longer ago than this, such as `10m`.
+    #[param(pattern = r"^\d{1,6}(ms|s|m|h)$")]
     older_than: Option<String>,
     /// Only tell which they are.
     #[serde(default)]

@@ -5,15 +5,17 @@ use axum::extract::State;
 use axum::http::Method;
 use serde::Serialize;
 use utoipa::openapi::content::ContentBuilder;
-use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::path::{Operation, Parameter, PathItem};
 use utoipa::openapi::response::ResponseBuilder;
+use utoipa::openapi::schema::{SchemaType, Type};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{Content, Ref, RefOr};
+use utoipa::openapi::{Content, Ref, RefOr, Schema};
 use utoipa::{Modify, OpenApi, ToSchema};
 
 use super::Api;
 use super::problem::Problem;
 use super::routes::{Access, ROUTES};
+use super::schema::SettingsRequest;
 use crate::security::Role;
 
 /// Whether the daemon lives. It says nothing of the instances: a dead host does not make the daemon ill (lesson 27).
@@ -29,6 +31,7 @@ pub(super) struct Liveness {
 /// Which version this is.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = DaemonVersion)]
 pub(super) struct Version {
     /// The version of the daemon.
     version: &'static str,
@@ -137,6 +140,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         version,
         document,
     ),
+    components(schemas(SettingsRequest)),
     modifiers(&Credentials, &Refusals),
     security(("bearer" = []), ("token" = []), ("session" = []))
 )]
@@ -178,6 +182,9 @@ impl Modify for Refusals {
                     response.content.insert("application/problem+json".to_owned(), content);
                 }
             }
+            for parameter in operation.parameters.iter_mut().flatten() {
+                without_null(parameter);
+            }
             let mut also = |status: &str, description: &str| {
                 let json = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
                 let response =
@@ -206,6 +213,17 @@ impl Modify for Refusals {
                          (`storage_unavailable`); nothing was changed",
             );
         }
+    }
+}
+
+/// A parameter is left out; it is never `null`.
+fn without_null(parameter: &mut RefOr<Parameter>) {
+    if let RefOr::T(parameter) = parameter
+        && let Some(RefOr::T(Schema::Object(object))) = &mut parameter.schema
+        && let SchemaType::Array(types) = &object.schema_type
+        && let [kind, Type::Null] = &types[..]
+    {
+        object.schema_type = SchemaType::new(kind.clone());
     }
 }
 

@@ -22,6 +22,7 @@ mod peer;
 mod problem;
 mod reference;
 mod routes;
+mod schema;
 mod session;
 mod settings;
 mod state;

@@ -13,6 +13,7 @@ use super::Api;
 use super::body::{Body, GivenReason, Reason};
 use super::change::{api_author, carry_out};
 use super::problem::Problem;
+use super::schema::{KeyText, TypeName};
 use crate::config::{Difference, GivenEntry, InventoryEdit, ShownEntry, StoredEntry};
 use crate::configure::{ChangeError, Changed};
 use crate::engine::{InstanceKey, KeyError, Millis};
@@ -29,8 +30,10 @@ const LARGEST_PAGE: usize = 1_000;
 #[into_params(parameter_in = Query)]
 pub(super) struct Page {
     /// Only instances whose key comes after this one: the `next` of the page before.
+    #[param(inline, value_type = Option<KeyText>)]
     after: Option<String>,
     /// How many at the most, 1 to 1000; 100 if not given.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
 }
 
@@ -61,8 +64,7 @@ pub(super) struct Node {
 #[schema(rename_all = "camelCase")]
 #[expect(dead_code, reason = "it is here for the OpenAPI document; the configuration reads entries by its own rules")]
 pub(super) struct NodeEntry {
-    /// `pve`, `pbs`, `pmg`, `http` or `tcp`.
-    r#type: String,
+    r#type: TypeName,
     /// With the type, the key of the instance.
     name: String,
     /// What people see.
@@ -70,11 +72,9 @@ pub(super) struct NodeEntry {
     /// Whether it is polled at all.
     enabled: Option<bool>,
     /// A fixed interval, such as `30s`.
-    #[schema(value_type = Option<Object>)]
-    interval: Option<String>,
+    interval: Option<serde_json::Value>,
     /// When a poll is given up, such as `5s`.
-    #[schema(value_type = Option<Object>)]
-    timeout: Option<String>,
+    timeout: Option<serde_json::Value>,
     /// Where it is: pve, pbs, pmg and http.
     url: Option<String>,
     /// Further members of the cluster: pve, pbs and pmg.
@@ -89,8 +89,7 @@ pub(super) struct NodeEntry {
     /// How it is asked: http.
     method: Option<String>,
     /// What status means *up*: http.
-    #[schema(value_type = Option<Object>)]
-    expected_status: Option<String>,
+    expected_status: Option<serde_json::Value>,
     /// What the body must hold: http.
     body_contains: Option<String>,
     /// Where it is: tcp.
@@ -128,6 +127,7 @@ pub(super) struct NodeChanged {
 pub(super) struct TestRequest {
     /// An instance of the fleet, as it is.
     #[serde(default)]
+    #[schema(inline, value_type = Option<KeyText>)]
     key: Option<String>,
     /// An entry as it would be; a kept secret is sent only to where the stored instance is.
     #[serde(default)]
@@ -267,7 +267,7 @@ pub(super) async fn add(
     tag = "configuration",
     params(
         ("key" = String, Path, description = "`type::name`"),
-        ("If-Match" = Option<String>, Header, description = "The tag of the entry that the edit was made from"),
+        ("If-Match" = Option<String>, Header, pattern = r#"^(\*|"[!#-~]*")$"#, description = "The tag of the entry that the edit was made from"),
     ),
     request_body = NodeRequest,
     responses(
@@ -298,7 +298,7 @@ pub(super) async fn replace(
     tag = "configuration",
     params(
         ("key" = String, Path, description = "`type::name`"),
-        ("If-Match" = Option<String>, Header, description = "The tag of the entry that was seen"),
+        ("If-Match" = Option<String>, Header, pattern = r#"^(\*|"[!#-~]*")$"#, description = "The tag of the entry that was seen"),
     ),
     request_body = Option<GivenReason>,
     responses(
@@ -345,7 +345,7 @@ pub(super) async fn test_connection(
             Some(key.parse().map_err(|error: KeyError| Problem::malformed(format!("`key`: {error}")))?)
         }
         (None, Some(instance)) => instance.key(),
-        _ => return Err(Problem::malformed("give either `key` or `instance`")),
+        _ => return Err(Problem::refused("give either `key` or `instance`").unread()),
     };
     let mut attempt = Attempt::new(principal.caller, "node.test");
     attempt.key = key.as_ref().map(InstanceKey::to_string);

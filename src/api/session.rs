@@ -54,6 +54,7 @@ pub(super) struct PasswordChange {
 /// By what kind of credential somebody was recognised.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = CredentialKind)]
 enum Kind {
     /// A user with a session.
     User,

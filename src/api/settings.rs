@@ -10,6 +10,7 @@ use super::Api;
 use super::body::{Body, Reason};
 use super::change::{api_author, carry_out};
 use super::problem::Problem;
+use super::schema::SettingsRequest;
 use crate::config::{LiveConfig, Origin, SettingsPatch, SystemConfig};
 use crate::security::Principal;
 use crate::security::audit::Attempt;
@@ -72,7 +73,7 @@ pub(super) async fn show(State(api): State<Api>) -> Json<SettingsAnswer> {
     path = "/api/system/settings/update",
     tag = "system",
     request_body(
-        content = Object,
+        content = SettingsRequest,
         description = "Some settings by name, and if wanted a `reason` for the history and the audit log",
         example = json!({"adaptivePollingEnabled": false, "reason": "maintenance"})
     ),

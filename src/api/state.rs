@@ -10,6 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use super::problem::Problem;
+use super::schema::{KeyText, TypeName};
 use crate::engine::{InstanceKey, InstanceType};
 use crate::fleet::Member;
 use crate::runtime::Calendar;
@@ -24,14 +25,17 @@ const LARGEST_PAGE: usize = 1_000;
 #[into_params(parameter_in = Query)]
 pub(super) struct Page {
     /// Only the instance with this key.
+    #[param(inline, value_type = Option<KeyText>)]
     key: Option<String>,
     /// Only instances of this type.
     #[serde(rename = "type")]
-    #[param(rename = "type", value_type = Option<String>)]
+    #[param(rename = "type", inline, value_type = Option<TypeName>)]
     kind: Option<InstanceType>,
     /// Only instances whose key comes after this one: the `next` of the page before.
+    #[param(inline, value_type = Option<KeyText>)]
     after: Option<String>,
     /// How many at the most, 1 to 1000; 100 if not given.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
 }
 

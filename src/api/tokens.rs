@@ -25,6 +25,7 @@ pub struct TokenList {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TokenRequest {
     /// What it is for; no two have the same name.
+    #[schema(min_length = 1, max_length = 100, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     pub name: String,
     /// What its holder may do.
     pub role: Role,

@@ -26,10 +26,12 @@ pub struct UserList {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct UserRequest {
     /// Their name: 1 to 64 letters from a to z, digits and . _ - @; capitals are made small.
+    #[schema(min_length = 1, max_length = 64, pattern = r"^[A-Za-z0-9][A-Za-z0-9._@-]*$")]
     name: String,
     /// What they may do.
     role: Role,
     /// Their password: 15 characters or more.
+    #[schema(min_length = 15, max_length = 256)]
     password: String,
     /// Why, for the audit log.
     #[serde(default)]
@@ -52,6 +54,7 @@ pub(super) struct RoleRequest {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct PasswordRequest {
     /// Their password from now on: 15 characters or more.
+    #[schema(min_length = 15, max_length = 256)]
     password: String,
     /// Why, for the audit log.
     #[serde(default)]

@@ -32,6 +32,17 @@ pub struct SettingDefinition {
     slot: Slot,
 }
 
+/// Which kind of value a setting takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SettingKind {
+    /// True or false.
+    Switch,
+    /// A whole number within these bounds.
+    Count(RangeInclusive<u32>),
+    /// A text such as `10s`, or a number of seconds.
+    Span,
+}
+
 /// Where a setting lives in the draft, and so what may be in it.
 #[derive(Debug)]
 enum Slot {
@@ -247,6 +258,15 @@ impl SettingDefinition {
     /// The value when nothing sets it.
     pub fn default_value(&self) -> Value {
         self.value(&SettingsDraft::default())
+    }
+
+    /// Which kind of value is allowed.
+    pub fn kind(&self) -> SettingKind {
+        match &self.slot {
+            Slot::Switch(_) => SettingKind::Switch,
+            Slot::Count(range, _) => SettingKind::Count(range.clone()),
+            Slot::Span(..) | Slot::Interval(..) => SettingKind::Span,
+        }
     }
 
     /// What values are allowed, in words.

@@ -33,7 +33,7 @@ use std::sync::Arc;
 pub use address::AddressError;
 pub use bundle::{Bundle, BundleError, MAX_BUNDLE_BYTES, PreparedImport};
 pub use data_dir::DataDir;
-pub use definitions::{SETTINGS, SettingDefinition, settings_markdown};
+pub use definitions::{SETTINGS, SettingDefinition, SettingKind, settings_markdown};
 pub use duration::{SpanError, parse_span};
 pub use edit::{EditError, InventoryEdit, PreparedInventory, StoredEntry};
 pub use entry::{GivenEntry, ShownEntry};

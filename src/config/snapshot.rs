@@ -106,10 +106,8 @@ pub struct FieldDifference {
     /// The field, as in `tls.fingerprint`.
     pub field: String,
     /// Its value before; `null` if there was none.
-    #[schema(value_type = Option<Object>)]
     pub before: Option<Value>,
     /// Its value after; `null` if there is none.
-    #[schema(value_type = Option<Object>)]
     pub after: Option<Value>,
 }
 

@@ -71,6 +71,7 @@ impl Author {
 /// One version of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ConfigurationVersion)]
 pub struct Version {
     /// Its number. The last one is in force.
     pub version: i64,

@@ -16,6 +16,7 @@ mod inventory_edit;
 mod management;
 mod nodes;
 mod observability;
+mod openapi_properties;
 mod overview;
 mod secrets_at_rest;
 mod settings_edit;
@@ -27,3 +28,6 @@ mod state_answer;
 mod support;
 mod tls;
 mod users;
+
+#[path = "../python/mod.rs"]
+mod python;

@@ -188,7 +188,7 @@ async fn a_connection_is_tested_by_a_real_poll_that_tells_what_each_call_said() 
     let (_, answer) = test(&daemon, &operator, &json!({"key": "pve::broken"})).await;
     assert_eq!(answer["error"]["category"], "server_error");
     assert_is_problem(&test(&daemon, &operator, &json!({"key": "pve::no"})).await.1, 404, "not_found");
-    assert_is_problem(&test(&daemon, &operator, &json!({})).await.1, 400, "malformed_request");
+    assert_is_problem(&test(&daemon, &operator, &json!({})).await.1, 422, "refused");
     assert_eq!(daemon.get(NODES).await["nodes"].as_array().unwrap().len(), 1, "nothing was added");
     daemon.stop().await;
     lab.shutdown().await;

@@ -43,6 +43,7 @@ impl Attempt {
 /// What came of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = AuditOutcome)]
 pub enum Outcome {
     /// It was done.
     Done,
@@ -100,6 +101,7 @@ impl Conclusion {
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = AuditEntryKind)]
 pub enum Kind {
     /// Something that was over when it was written.
     Event,
