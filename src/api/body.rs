@@ -31,6 +31,12 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let bytes = received(Bytes::from_request(request, state), super::MAX_BODY).await?;
         let text = if bytes.iter().all(u8::is_ascii_whitespace) { &b"null"[..] } else { &bytes[..] };
+        // What is written as an object could be given as a list of its fields too, which nobody means.
+        if text.trim_ascii_start().starts_with(b"[") {
+            return Err(Problem::malformed(
+                "the body is not what this call takes: it is a list, and has to be an object",
+            ));
+        }
         let value = serde_json::from_slice(text);
         value.map(Self).map_err(|error| {
             Problem::malformed(format!("the body is not what this call takes: {}", without_value(&error.to_string())))
@@ -161,6 +167,12 @@ mod tests {
         assert_eq!(status_of(broken).await, StatusCode::BAD_REQUEST);
         let whole = RawBody::from_stream(first());
         assert_eq!(status_of(whole).await, StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn a_list_does_not_stand_for_an_object() {
+        let read = Body::<NeededReason>::from_request(Request::new(RawBody::from(r#" ["disk replaced"]"#)), &()).await;
+        assert_eq!(read.unwrap_err().into_response().status(), StatusCode::BAD_REQUEST);
     }
 
     #[test]

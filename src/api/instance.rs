@@ -51,11 +51,12 @@ struct HistoryEntry {
 
 /// What happened.
 #[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case", rename_all_fields = "camelCase", tag = "event")]
+#[serde(rename_all = "snake_case", tag = "event")]
 enum HistoryWhat {
     /// A poll ended.
     Polled {
         /// From order to answer, in milliseconds.
+        #[serde(rename = "tookMillis")]
         took_millis: u64,
         /// The kind of failure; `null` for a success.
         #[schema(value_type = Option<String>)]
@@ -64,6 +65,7 @@ enum HistoryWhat {
         #[schema(value_type = Option<String>)]
         message: Option<Arc<str>>,
         /// The time to the next poll that was chosen after it, in milliseconds.
+        #[serde(rename = "nextMillis")]
         next_millis: Option<u64>,
         /// Why it was chosen.
         #[schema(value_type = Option<String>)]

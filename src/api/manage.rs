@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::body::{Body, GivenReason, NeededReason, Reason};
 use super::problem::Problem;
-use super::schema::{DeadLetterReasonName, TypeName};
+use super::schema::{DeadLetterReasonName, KeyText, TypeName};
 use super::{Api, BreakerStateName};
 use crate::config::parse_span;
 use crate::engine::{
@@ -173,6 +173,7 @@ pub(super) struct RetryRequest {
     reason: Option<Reason>,
     /// Only instances with these keys, at most 1000; those that are no longer dead-lettered are passed over.
     #[serde(default)]
+    #[schema(inline, max_items = 1000, value_type = Option<Vec<KeyText>>)]
     keys: Option<Vec<String>>,
 }
 

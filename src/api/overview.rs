@@ -11,6 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use super::problem::Problem;
+use super::schema::KeyText;
 use crate::engine::{BreakerState, InstanceHealth, InstanceKey, Place};
 use crate::fleet::{Member, Members};
 use crate::runtime::{Calendar, DriverGone};
@@ -24,8 +25,10 @@ const LARGEST_PAGE: usize = 1_000;
 #[into_params(parameter_in = Query)]
 pub(super) struct OverviewQuery {
     /// Only instances whose key comes after this one: the `next` of the page before.
+    #[param(inline, value_type = Option<KeyText>)]
     after: Option<String>,
     /// How many instances at the most, up to 1000, which is also how many if not given; 0 for the figures alone.
+    #[param(minimum = 0, maximum = 1000)]
     limit: Option<usize>,
 }
 

@@ -9,6 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::Api;
 use super::health::{InstanceRow, instance_row};
 use super::problem::Problem;
+use super::schema::KeyText;
 use crate::engine::{InstanceHealth, InstanceKey};
 
 const LARGEST_PAGE: usize = 1_000;
@@ -19,6 +20,7 @@ const LARGEST_PAGE: usize = 1_000;
 #[into_params(parameter_in = Query)]
 pub(super) struct TroublesQuery {
     /// Only instances whose key comes after this one: the `next` of the page before.
+    #[param(inline, value_type = Option<KeyText>)]
     after: Option<String>,
 }
 
