@@ -24,17 +24,33 @@ fn cycle(engine: &mut Engine, effects: &mut Effects, orders: &mut Vec<Ticket>, p
     }
 }
 
-#[test]
-fn a_cycle_of_due_started_finished_and_rescheduled_allocates_nothing() {
-    let _profiler = dhat::Profiler::builder().testing().build();
+fn engine(instances: usize) -> (Engine, Effects) {
     let mut engine = Engine::new(Settings::default(), 42, Timestamp::ZERO);
-    let (mut effects, mut orders) = (Effects::new(), Vec::new());
-    let keys = (0..1_000).map(|n| format!("pve::{n}").parse().expect("the key is well formed"));
+    let mut effects = Effects::new();
+    let keys = (0..instances).map(|n| format!("pve::host-{n:06}").parse().expect("the key is well formed"));
     engine.handle(Timestamp::ZERO, Input::Inventory(keys.map(InstanceSpec::new).collect()), &mut effects);
-    cycle(&mut engine, &mut effects, &mut orders, 10_000);
+    (engine, effects)
+}
 
+/// Both in one test, because what is counted is counted for the whole process.
+#[test]
+fn a_cycle_allocates_nothing_and_an_instance_takes_600_bytes_at_the_most() {
+    let _profiler = dhat::Profiler::builder().testing().build();
+    let (mut engine, mut effects) = engine(1_000);
+    let mut orders = Vec::with_capacity(64);
+    // Buffers grow to what the busiest millisecond takes, and then stay.
+    cycle(&mut engine, &mut effects, &mut orders, 100_000);
     let before = dhat::HeapStats::get();
     cycle(&mut engine, &mut effects, &mut orders, 100_000);
     let after = dhat::HeapStats::get();
     dhat::assert_eq!(after.total_blocks - before.total_blocks, 0, "allocations in 100,000 cycles");
+
+    const LARGE: usize = 100_000;
+    let before = dhat::HeapStats::get().curr_bytes;
+    let (large, effects) = crate::engine(LARGE);
+    drop(effects);
+    let each = (dhat::HeapStats::get().curr_bytes - before) / LARGE;
+    println!("{each} bytes an instance");
+    dhat::assert!(each <= 600, "{} bytes an instance", each);
+    drop(large);
 }

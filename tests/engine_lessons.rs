@@ -650,8 +650,10 @@ fn a_retry_of_many_takes_those_that_its_filter_lets_through_and_a_dry_run_change
 /// When instances of one machine (`pve::a` to `pve::d`) and another one (`pve::z`) are polled.
 fn on_one_machine<'a>(draft: SettingsDraft, answer: impl FnMut(&str, Timestamp) -> support::Answer + 'a) -> Fleet<'a> {
     let mut fleet = Fleet::new(draft, answer);
-    let spec =
-        |(key, host): (&str, &str)| InstanceSpec { host: host.into(), ..InstanceSpec::new(key.parse().unwrap()) };
+    let spec = |(key, host): (&str, &str)| InstanceSpec {
+        host: host.into(),
+        ..InstanceSpec::new(key.parse().expect("the key is well formed"))
+    };
     let keys = [("pve::a", "m"), ("pve::b", "m"), ("pve::c", "m"), ("pve::d", "m"), ("pve::z", "other")];
     fleet.inventory(keys.map(spec).into());
     fleet

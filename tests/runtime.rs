@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use pulse::engine::{
-    ChangeHash, Command, CommandError, Engine, Event, FailureKind, InstanceEvent, InstanceHealth, InstanceKey,
-    InstanceSpec, Millis, Outcome, Reply, Settings, SettingsDraft, Timestamp, What,
+    ChangeHash, Command, CommandError, Engine, Event, FailureKind, InstanceEvent, InstanceKey, InstanceSpec,
+    InstanceView, Millis, Outcome, Reply, Settings, SettingsDraft, Timestamp, What,
 };
 use pulse::runtime::{
     Clock, Drained, Driver, Handle, PollCost, PollReport, PollRequest, Subscriber, TokioClock, Transport,
@@ -237,7 +237,8 @@ async fn a_large_fleet_is_read_in_pages_that_are_sorted_and_whole() {
     let rig = rig(SettingsDraft::default(), &keys.iter().map(String::as_str).collect::<Vec<_>>()).await;
     let (mut seen, mut after, mut largest) = (Vec::new(), None, 0);
     loop {
-        let look = |_, rows: &mut dyn Iterator<Item = InstanceHealth>| rows.map(|it| it.key).collect::<Vec<_>>();
+        let look =
+            |_, views: &mut dyn Iterator<Item = InstanceView<'_>>| views.map(|it| it.key().clone()).collect::<Vec<_>>();
         let page = rig.handle.page(after, look).await.unwrap();
         largest = largest.max(page.found.len());
         seen.extend(page.found.iter().map(ToString::to_string));

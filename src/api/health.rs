@@ -2,17 +2,21 @@
 //!
 //! Names and shape are a contract; what does not exist is `null`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::extract::State;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
 use utoipa::ToSchema;
 
 use super::problem::Problem;
 use super::{Api, health_stream};
-use crate::engine::{DeadLetterReason, FailureKind, InstanceHealth, InstanceKey, InstanceType};
+use crate::engine::{
+    DeadLetterHealth, DeadLetterReason, FailureKind, InstanceHealth, InstanceKey, InstanceType, InstanceView,
+};
 use crate::fleet::Member;
 use crate::runtime::Calendar;
 
@@ -263,35 +267,35 @@ pub(super) struct Head {
     pub(super) dead_letter: DeadLetters,
 }
 
-pub(super) fn dead_letter_task(instance: &InstanceHealth, calendar: Calendar) -> DeadLetterTask {
+pub(super) fn dead_letter_task(instance: &InstanceView<'_>, calendar: Calendar) -> DeadLetterTask {
     DeadLetterTask {
-        instance: instance.key.shared_name(),
-        kind: instance.key.kind(),
-        next_run: instance.dead_letter.and_then(|entry| entry.next_retry).map(|at| calendar.at(at)),
-        last_error: instance.last_error.as_ref().map(|error| Arc::clone(&error.message)),
-        failures: instance.consecutive_failures,
+        instance: instance.key().shared_name(),
+        kind: instance.key().kind(),
+        next_run: instance.dead_letter().and_then(|entry| entry.next_retry).map(|at| calendar.at(at)),
+        last_error: instance.last_error().map(|error| Arc::clone(&error.message)),
+        failures: instance.failures(),
     }
 }
 
-pub(super) fn breaker_row(instance: &InstanceHealth, calendar: Calendar) -> Option<BreakerRow> {
-    let breaker = instance.breaker?;
+pub(super) fn breaker_row(instance: &InstanceView<'_>, calendar: Calendar) -> Option<BreakerRow> {
+    let breaker = instance.breaker()?;
     let state = BreakerStateName::from(breaker.state);
     (state != BreakerStateName::Closed || breaker.failures > 0).then(|| BreakerRow {
-        instance: instance.key.shared_name(),
-        kind: instance.key.kind(),
+        instance: instance.key().shared_name(),
+        kind: instance.key().kind(),
         state,
         failures: breaker.failures,
         retry_at: breaker.retry_at.map(|at| calendar.at(at)),
     })
 }
 
-pub(super) fn staleness_row(instance: &InstanceHealth, calendar: Calendar) -> StalenessRow {
+pub(super) fn staleness_row(instance: &InstanceView<'_>, calendar: Calendar) -> StalenessRow {
     StalenessRow {
-        instance: instance.key.shared_name(),
-        kind: instance.key.kind(),
-        score: instance.staleness.get(),
-        last_success: instance.last_success.map(|at| calendar.at(at)),
-        last_error: instance.last_error.as_ref().map(|error| calendar.at(error.at)),
+        instance: instance.key().shared_name(),
+        kind: instance.key().kind(),
+        score: instance.staleness().get(),
+        last_success: instance.last_success().map(|at| calendar.at(at)),
+        last_error: instance.last_error().map(|error| calendar.at(error.at)),
     }
 }
 
@@ -304,7 +308,34 @@ pub(super) fn instance_row(instance: &InstanceHealth, member: &Member, calendar:
         connection: member.connection(),
         poll_status: poll_status(instance, calendar),
         breaker: breaker(instance, calendar),
-        dead_letter: dead_letter(instance, calendar),
+        dead_letter: instance.dead_letter.map(|entry| dead_letter(entry, calendar)).unwrap_or_default(),
+    }
+}
+
+/// What changes of an [`InstanceRow`]; [`Member::identity`] comes before it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct InstanceRowTail {
+    poll_status: PollStatus,
+    breaker: Breaker,
+    dead_letter: Cow<'static, RawValue>,
+}
+
+/// What nearly every row ends with, so that it is written once and not for each.
+static NO_DEAD_LETTER: LazyLock<Box<RawValue>> = LazyLock::new(|| raw(&DeadLetter::default()));
+
+fn raw(dead_letter: &DeadLetter) -> Box<RawValue> {
+    to_raw_value(dead_letter).expect("plain values become JSON")
+}
+
+pub(super) fn instance_row_tail(instance: &InstanceHealth, calendar: Calendar) -> InstanceRowTail {
+    InstanceRowTail {
+        poll_status: poll_status(instance, calendar),
+        breaker: breaker(instance, calendar),
+        dead_letter: match instance.dead_letter {
+            Some(entry) => Cow::Owned(raw(&dead_letter(entry, calendar))),
+            None => Cow::Borrowed(&**NO_DEAD_LETTER),
+        },
     }
 }
 
@@ -340,8 +371,7 @@ fn breaker(instance: &InstanceHealth, calendar: Calendar) -> Breaker {
     }
 }
 
-fn dead_letter(instance: &InstanceHealth, calendar: Calendar) -> DeadLetter {
-    let Some(entry) = instance.dead_letter else { return DeadLetter::default() };
+fn dead_letter(entry: DeadLetterHealth, calendar: Calendar) -> DeadLetter {
     DeadLetter {
         present: true,
         reason: Some(entry.reason),

@@ -14,10 +14,10 @@ use serde::Serialize;
 
 use super::Api;
 use super::health::{
-    DEAD_LETTERS_LISTED, DeadLetterTask, DeadLetters, Head, Queue, breaker_row, dead_letter_task, instance_row,
+    DEAD_LETTERS_LISTED, DeadLetterTask, DeadLetters, Head, Queue, breaker_row, dead_letter_task, instance_row_tail,
     staleness_row,
 };
-use crate::engine::{DUE_SOON, InstanceHealth, InstanceKey, PerType, Place, Timestamp};
+use crate::engine::{DUE_SOON, InstanceKey, InstanceView, PerType, Place, Timestamp};
 use crate::fleet::Members;
 use crate::runtime::{Calendar, DriverGone};
 
@@ -78,9 +78,9 @@ impl Tally {
         let mut tally = Self::default();
         let mut after = None;
         loop {
-            let page = api.handle.page(after, move |now, rows| {
-                for row in rows {
-                    tally.count(&row, now + DUE_SOON, calendar);
+            let page = api.handle.page(after, move |now, views| {
+                for view in views {
+                    tally.count(&view, now + DUE_SOON, calendar);
                 }
                 tally
             });
@@ -93,13 +93,13 @@ impl Tally {
         }
     }
 
-    fn count(&mut self, row: &InstanceHealth, soon: Timestamp, calendar: Calendar) {
-        self.present[row.key.kind()] |= row.place != Place::Paused;
-        self.due_soon += u32::from(row.place == Place::Queued && row.due.is_some_and(|due| due <= soon));
-        if row.dead_letter.is_some() {
+    fn count(&mut self, view: &InstanceView<'_>, soon: Timestamp, calendar: Calendar) {
+        self.present[view.key().kind()] |= view.place() != Place::Paused;
+        self.due_soon += u32::from(view.place() == Place::Queued && view.due().is_some_and(|due| due <= soon));
+        if view.dead_letter().is_some() {
             self.dead += 1;
             if self.tasks.len() < DEAD_LETTERS_LISTED {
-                self.tasks.push(dead_letter_task(row, calendar));
+                self.tasks.push(dead_letter_task(view, calendar));
             }
         }
     }
@@ -161,14 +161,16 @@ impl Writer {
                 break;
             }
         }
-        let text = Bytes::from(std::mem::take(&mut self.text));
+        // The next part will be as long as this one, about.
+        let next = Vec::with_capacity(self.text.len());
+        let text = Bytes::from(std::mem::replace(&mut self.text, next));
         Ok((!text.is_empty()).then_some((text, self)))
     }
 
     async fn breakers(&mut self) -> Result<Option<InstanceKey>, DriverGone> {
         let calendar = self.calendar;
-        let look = move |_, rows: &mut dyn Iterator<Item = InstanceHealth>| -> Vec<_> {
-            rows.filter_map(|row| breaker_row(&row, calendar)).collect()
+        let look = move |_, views: &mut dyn Iterator<Item = InstanceView<'_>>| -> Vec<_> {
+            views.filter_map(|view| breaker_row(&view, calendar)).collect()
         };
         let page = self.api.handle.page(self.after.take(), look).await?;
         page.found.iter().for_each(|row| self.row(row));
@@ -176,32 +178,47 @@ impl Writer {
     }
 
     async fn staleness(&mut self) -> Result<Option<InstanceKey>, DriverGone> {
-        let page = self.api.handle.page(self.after.take(), |_, rows| rows.collect::<Vec<_>>()).await?;
         let calendar = self.calendar;
-        page.found.iter().for_each(|row| self.row(&staleness_row(row, calendar)));
+        let look = move |_, views: &mut dyn Iterator<Item = InstanceView<'_>>| -> Vec<_> {
+            views.map(|view| staleness_row(&view, calendar)).collect()
+        };
+        let page = self.api.handle.page(self.after.take(), look).await?;
+        page.found.iter().for_each(|row| self.row(row));
         Ok(page.next)
     }
 
     async fn instances(&mut self) -> Result<Option<InstanceKey>, DriverGone> {
         let from = self.after.clone().map_or(Bound::Unbounded, Bound::Excluded);
-        let page = self.api.handle.page(self.after.take(), |_, rows| rows.collect::<Vec<_>>()).await?;
+        let look = |_, views: &mut dyn Iterator<Item = InstanceView<'_>>| -> Vec<_> {
+            views.map(|view| view.health()).collect()
+        };
+        let page = self.api.handle.page(self.after.take(), look).await?;
         let (calendar, members) = (self.calendar, Arc::clone(&self.members));
         // Both are sorted by key. One that came or went meanwhile is in one of them alone, and left out.
         let mut members = members.range((from, Bound::Unbounded)).peekable();
         for row in &page.found {
             while members.next_if(|(key, _)| **key < row.key).is_some() {}
             if let Some((_, member)) = members.next_if(|(key, _)| **key == row.key) {
-                self.row(&instance_row(row, member, calendar));
+                self.separate();
+                self.text.extend_from_slice(member.identity().as_bytes());
+                let begin = self.text.len();
+                write(&mut self.text, &instance_row_tail(row, calendar));
+                // One object is made of two: the second's brace becomes the comma between them.
+                self.text[begin] = b',';
             }
         }
         Ok(page.next)
     }
 
     fn row(&mut self, row: &impl Serialize) {
+        self.separate();
+        write(&mut self.text, row);
+    }
+
+    fn separate(&mut self) {
         if std::mem::replace(&mut self.has_rows, true) {
             self.text.push(b',');
         }
-        write(&mut self.text, row);
     }
 
     fn close(&mut self, list: List) {

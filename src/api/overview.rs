@@ -174,7 +174,8 @@ pub(super) async fn show(
     let view = View::of(&api);
     let (mut instances, mut next) = (Vec::new(), None);
     while instances.len() < limit {
-        let page = api.handle.page(after.take(), |_, rows| rows.collect::<Vec<_>>()).await?;
+        let page =
+            api.handle.page(after.take(), |_, views| views.map(|view| view.health()).collect::<Vec<_>>()).await?;
         instances.extend(page.found.iter().filter_map(|row| view.row(row)));
         next.clone_from(&page.next);
         match page.next {
@@ -210,7 +211,7 @@ impl Glance {
         let view = View::of(api);
         let mut after = None;
         loop {
-            let page = api.handle.page(after, |_, rows| rows.collect::<Vec<_>>()).await?;
+            let page = api.handle.page(after, |_, views| views.map(|view| view.health()).collect::<Vec<_>>()).await?;
             for row in page.found.iter().filter_map(|row| view.row(row)) {
                 *glance.counts.entry(row.state).or_default() += 1;
                 glance.worst.push(row);

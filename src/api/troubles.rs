@@ -10,7 +10,7 @@ use super::Api;
 use super::health::{InstanceRow, instance_row};
 use super::problem::Problem;
 use super::schema::KeyText;
-use crate::engine::{InstanceHealth, InstanceKey};
+use crate::engine::{InstanceKey, InstanceView};
 
 const LARGEST_PAGE: usize = 1_000;
 
@@ -59,7 +59,10 @@ pub(super) async fn show(
     let (members, calendar) = (api.fleet.members(), api.clock.calendar());
     let mut instances = Vec::new();
     let next = loop {
-        let page = api.handle.page(after.take(), |_, rows| rows.filter(is_troubled).collect::<Vec<_>>()).await?;
+        let look = |_, views: &mut dyn Iterator<Item = InstanceView<'_>>| -> Vec<_> {
+            views.filter(is_troubled).map(|view| view.health()).collect()
+        };
+        let page = api.handle.page(after.take(), look).await?;
         let known = page.found.iter().filter_map(|row| Some((row, members.get(&row.key)?)));
         instances.extend(known.map(|(row, member)| instance_row(row, member, calendar)));
         match page.next {
@@ -72,6 +75,6 @@ pub(super) async fn show(
     Ok(Json(Troubles { updated_at: api.clock.wall(), instances, next }))
 }
 
-fn is_troubled(instance: &InstanceHealth) -> bool {
-    instance.dead_letter.is_some() || instance.consecutive_failures > 0
+fn is_troubled(instance: &InstanceView<'_>) -> bool {
+    instance.dead_letter().is_some() || instance.failures() > 0
 }

@@ -156,7 +156,8 @@ impl Engine {
             load: LoadMeter::new(now),
             census: Census::default(),
             totals: Totals::default(),
-            expired: Vec::new(),
+            // More than come due at once in all but large fleets, so that no cycle waits for memory.
+            expired: Vec::with_capacity(64),
         }
     }
 

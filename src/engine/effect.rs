@@ -91,8 +91,17 @@ impl Effects {
         self.list.clear();
     }
 
+    #[inline(always)]
     pub(super) fn start(&mut self, order: PollOrder) {
-        self.list.push(Effect::Start(order));
+        self.list.extend(std::iter::once_with(|| Effect::Start(order)));
+    }
+
+    /// The same as [`Self::instance_event`] for events of the steady path. Each is made where it will lie; one that is
+    /// made first and copied then costs a stall, which is most of what it costs.
+    #[inline(always)]
+    pub(super) fn tell(&mut self, at: Timestamp, instance: InstanceId, what: impl FnOnce() -> InstanceEvent) {
+        let make = || Effect::Event(Event { at, what: What::Instance { instance, what: what() } });
+        self.list.extend(std::iter::once_with(make));
     }
 
     pub(super) fn cancel(&mut self, ticket: Ticket) {

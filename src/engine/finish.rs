@@ -63,7 +63,7 @@ impl Engine {
         let trouble = instance.take_trouble();
         let moved = instance.breaker.succeeded(now);
         let took = now.since(instance.started);
-        effects.instance_event(now, ticket.instance, InstanceEvent::PollSucceeded { ticket, took, changed });
+        effects.tell(now, ticket.instance, || InstanceEvent::PollSucceeded { ticket, took, changed });
         if let Some(moved) = moved {
             let (from, to) = (moved.from, moved.to);
             let what = InstanceEvent::BreakerMoved { from, to, failures: 0, retry_at: None };
@@ -247,8 +247,7 @@ impl Engine {
         effects: &mut Effects,
     ) {
         self.agenda.schedule(id, due);
-        let what = InstanceEvent::Scheduled { due, interval, reason };
-        effects.instance_event(self.now, InstanceId(id), what);
+        effects.tell(self.now, InstanceId(id), || InstanceEvent::Scheduled { due, interval, reason });
     }
 
     /// A span between both ends, from the instance's own stream.

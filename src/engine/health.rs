@@ -191,24 +191,24 @@ impl Engine {
 
     /// The state of each instance at `now`, sorted by key.
     pub fn instances_health(&self, now: Timestamp) -> impl Iterator<Item = InstanceHealth> + '_ {
-        self.instances_health_after(None, now)
+        self.instances_after(None, now).map(|view| view.health())
     }
 
-    /// The same for those whose key comes after `key`, or for all.
-    pub fn instances_health_after<'a>(
+    /// The instances whose key comes after `key`, or all, as they are at `now`; sorted by key.
+    pub fn instances_after<'a>(
         &'a self,
         key: Option<&InstanceKey>,
         now: Timestamp,
-    ) -> impl Iterator<Item = InstanceHealth> + use<'a> {
+    ) -> impl Iterator<Item = InstanceView<'a>> + use<'a> {
         let from = key.map_or(Bound::Unbounded, Bound::Excluded);
         let ids = self.ids.range((from, Bound::Unbounded)).map(|(_, id)| *id);
-        ids.filter_map(move |id| self.instance(id).map(|instance| self.describe(id, instance, now)))
+        ids.filter_map(move |id| Some(InstanceView { engine: self, id, instance: self.instance(id)?, now }))
     }
 
     /// The state of one instance at `now`.
     pub fn instance_health(&self, key: &InstanceKey, now: Timestamp) -> Option<InstanceHealth> {
         let id = *self.ids.get(key)?;
-        self.instance(id).map(|instance| self.describe(id, instance, now))
+        Some(InstanceView { engine: self, id, instance: self.instance(id)?, now }.health())
     }
 
     /// How many instances are in the live queue.
@@ -221,35 +221,6 @@ impl Engine {
         self.census.in_flight_total
     }
 
-    fn describe(&self, id: u32, instance: &Instance, now: Timestamp) -> InstanceHealth {
-        let due = match instance.place {
-            Place::Queued | Place::DeadLettered => Some(self.agenda.due(id)),
-            Place::InFlight | Place::Paused => None,
-        };
-        let age = now.since(instance.last_success.unwrap_or(instance.known_since));
-        // One that was paused is not late for the time of its pause.
-        let waiting_since = instance.last_success.unwrap_or_default().max(instance.known_since);
-        let interval = self.planned_interval(instance);
-        let late_at = (instance.place != Place::Paused)
-            .then(|| waiting_since + (interval + interval + instance.timeout(&self.settings)));
-        InstanceHealth {
-            key: instance.spec().key.clone(),
-            place: instance.place,
-            due,
-            last_success: instance.last_success,
-            last_error: instance.last_error().cloned(),
-            consecutive_failures: instance.breaker.failures(),
-            first_failure: instance.first_failure(),
-            breaker: (!instance.is_availability_check()).then(|| instance.breaker_health(due)),
-            dead_letter: instance.dead_letter_health(due),
-            staleness: instance.staleness(now, self.settings.max_interval),
-            age,
-            late: late_at.is_some_and(|at| now > at),
-            late_at,
-            interval,
-        }
-    }
-
     /// The interval that lateness is measured against: the one planned last, or what a first poll would get.
     fn planned_interval(&self, instance: &Instance) -> Millis {
         match instance.planned {
@@ -259,25 +230,102 @@ impl Engine {
     }
 }
 
-impl Instance {
-    fn breaker_health(&self, due: Option<Timestamp>) -> BreakerHealth {
-        BreakerHealth {
-            state: self.breaker.state(),
-            since: self.breaker.since(),
-            last_transition: self.breaker.last_transition(),
-            retry_at: due.filter(|_| self.breaker.state() == BreakerState::Open),
-            failures: self.breaker.failures(),
+/// One instance at one moment, of which only what is asked for is looked up.
+#[derive(Clone, Copy, Debug)]
+pub struct InstanceView<'a> {
+    engine: &'a Engine,
+    id: u32,
+    instance: &'a Instance,
+    now: Timestamp,
+}
+
+impl<'a> InstanceView<'a> {
+    /// Its name.
+    pub fn key(&self) -> &'a InstanceKey {
+        &self.instance.spec().key
+    }
+
+    /// Where it is.
+    pub fn place(&self) -> Place {
+        self.instance.place
+    }
+
+    /// When it is polled next; `None` while a poll is under way or it is paused.
+    pub fn due(&self) -> Option<Timestamp> {
+        match self.instance.place {
+            Place::Queued | Place::DeadLettered => Some(self.engine.agenda.due(self.id)),
+            Place::InFlight | Place::Paused => None,
         }
     }
 
-    fn dead_letter_health(&self, next_retry: Option<Timestamp>) -> Option<DeadLetterHealth> {
-        let entry = self.dead_letter()?;
+    /// When a poll last succeeded.
+    pub fn last_success(&self) -> Option<Timestamp> {
+        self.instance.last_success
+    }
+
+    /// The last failure, if it has not succeeded since.
+    pub fn last_error(&self) -> Option<&'a ErrorRecord> {
+        self.instance.last_error()
+    }
+
+    /// Failures in a row.
+    pub fn failures(&self) -> u32 {
+        self.instance.breaker.failures()
+    }
+
+    /// How stale its reading is.
+    pub fn staleness(&self) -> Score {
+        self.instance.staleness(self.now, self.engine.settings.max_interval)
+    }
+
+    /// Its breaker; `None` for availability checks.
+    pub fn breaker(&self) -> Option<BreakerHealth> {
+        let breaker = &self.instance.breaker;
+        (!self.instance.is_availability_check()).then(|| BreakerHealth {
+            state: breaker.state(),
+            since: breaker.since(),
+            last_transition: breaker.last_transition(),
+            retry_at: self.due().filter(|_| breaker.state() == BreakerState::Open),
+            failures: breaker.failures(),
+        })
+    }
+
+    /// Its entry in the dead-letter queue.
+    pub fn dead_letter(&self) -> Option<DeadLetterHealth> {
+        let entry = self.instance.dead_letter()?;
         Some(DeadLetterHealth {
             reason: entry.reason,
             first_attempt: entry.first_attempt,
             last_attempt: entry.last_attempt,
             retry_count: entry.retry_count,
-            next_retry,
+            next_retry: self.due(),
         })
+    }
+
+    /// All of it.
+    pub fn health(&self) -> InstanceHealth {
+        let Self { engine, instance, now, .. } = *self;
+        let age = now.since(instance.last_success.unwrap_or(instance.known_since));
+        // One that was paused is not late for the time of its pause.
+        let waiting_since = instance.last_success.unwrap_or_default().max(instance.known_since);
+        let interval = engine.planned_interval(instance);
+        let late_at = (instance.place != Place::Paused)
+            .then(|| waiting_since + (interval + interval + instance.timeout(&engine.settings)));
+        InstanceHealth {
+            key: self.key().clone(),
+            place: instance.place,
+            due: self.due(),
+            last_success: instance.last_success,
+            last_error: self.last_error().cloned(),
+            consecutive_failures: self.failures(),
+            first_failure: instance.first_failure(),
+            breaker: self.breaker(),
+            dead_letter: self.dead_letter(),
+            staleness: self.staleness(),
+            age,
+            late: late_at.is_some_and(|at| now > at),
+            late_at,
+            interval,
+        }
     }
 }

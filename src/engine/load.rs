@@ -84,10 +84,13 @@ impl LoadMeter {
 
     /// Time passed with `in_flight` polls under way.
     pub(super) fn pass(&mut self, now: Timestamp, in_flight: u32) {
+        if now <= self.measured_until {
+            return;
+        }
         let elapsed = now.since(self.measured_until).get();
         let slot_time = Millis::new(elapsed.saturating_mul(u64::from(in_flight)));
         self.window.slot_time = self.window.slot_time + slot_time;
-        self.measured_until = self.measured_until.max(now);
+        self.measured_until = now;
     }
 
     /// Whether the window is full.

@@ -34,7 +34,8 @@ pub use core::{Engine, Input, Totals};
 pub use dead_letter::DeadLetterReason;
 pub use effect::{Effect, Effects, Event, FleetEvent, InstanceEvent, PollOrder, Ticket, What};
 pub use health::{
-    BreakerHealth, DUE_SOON, DeadLetterHealth, InstanceHealth, LoadHealth, Overview, QueueHealth, SchedulerHealth,
+    BreakerHealth, DUE_SOON, DeadLetterHealth, InstanceHealth, InstanceView, LoadHealth, Overview, QueueHealth,
+    SchedulerHealth,
 };
 pub use instance::{ErrorRecord, InstanceSpec, Place};
 pub use interval::{Adaptive, Choice, IntervalPolicy, IntervalReason, Observation, PolicyMemory};

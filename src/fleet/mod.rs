@@ -9,12 +9,13 @@ use std::future::Future;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use serde::Serialize;
 use tokio::sync::Semaphore;
 
 pub use test::{ConnectionTest, TestFailure};
 
 use crate::config::Instance;
-use crate::engine::{Event, Failure, FailureKind, InstanceKey, InstanceSpec, Outcome, Timestamp};
+use crate::engine::{Event, Failure, FailureKind, InstanceKey, InstanceSpec, InstanceType, Outcome, Timestamp};
 use crate::runtime::{Clock, PollCost, PollReport, PollRequest, Subscriber, Transport};
 use crate::targets::{Client, ClientError, Connector, Reading};
 
@@ -39,6 +40,8 @@ pub struct Member {
     /// Where it is, free of secrets; made once, for every health answer shows it.
     connection: Arc<str>,
     display_name: Arc<str>,
+    /// What of its row in a health answer never changes, as JSON that lacks the closing brace.
+    identity: Box<str>,
     last: Arc<ArcSwapOption<LastReading>>,
 }
 
@@ -89,6 +92,7 @@ impl Fleet {
         Member {
             instance: instance.clone(),
             client,
+            identity: Identity::of(instance).opening().into(),
             connection: instance.target.connection().into(),
             display_name: instance.target.display_name.as_str().into(),
             last: before.map(|before| Arc::clone(&before.last)).unwrap_or_default(),
@@ -112,9 +116,45 @@ impl Member {
         Arc::clone(&self.connection)
     }
 
+    /// Key, type, names and connection as a JSON object that others add to: it lacks the closing brace.
+    pub fn identity(&self) -> &str {
+        &self.identity
+    }
+
     /// What was read last.
     pub fn last_reading(&self) -> Option<Arc<LastReading>> {
         self.last.load_full()
+    }
+}
+
+/// What is known of an instance without polling it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Identity<'a> {
+    key: &'a InstanceKey,
+    #[serde(rename = "type")]
+    kind: InstanceType,
+    display_name: &'a str,
+    instance: &'a str,
+    connection: String,
+}
+
+impl<'a> Identity<'a> {
+    fn of(instance: &'a Instance) -> Self {
+        let target = &instance.target;
+        Self {
+            key: &target.key,
+            kind: target.key.kind(),
+            display_name: &target.display_name,
+            instance: target.key.name(),
+            connection: target.connection().to_string(),
+        }
+    }
+
+    fn opening(&self) -> String {
+        let mut text = serde_json::to_string(self).expect("plain values become JSON");
+        text.pop();
+        text
     }
 }
 

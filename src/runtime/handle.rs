@@ -4,7 +4,8 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::engine::{
-    Command, CommandError, Engine, InstanceHealth, InstanceKey, InstanceSpec, Overview, Reply, Settings, Timestamp,
+    Command, CommandError, Engine, InstanceHealth, InstanceKey, InstanceSpec, InstanceView, Overview, Reply, Settings,
+    Timestamp,
 };
 
 /// Requests that may wait for the driver; senders wait beyond that.
@@ -77,17 +78,17 @@ impl Handle {
     pub async fn page<T: Send + 'static>(
         &self,
         after: Option<InstanceKey>,
-        look: impl FnOnce(Timestamp, &mut dyn Iterator<Item = InstanceHealth>) -> T + Send + 'static,
+        look: impl FnOnce(Timestamp, &mut dyn Iterator<Item = InstanceView<'_>>) -> T + Send + 'static,
     ) -> Result<Page<T>, DriverGone> {
         let page = move |engine: &Engine, now| {
             let (mut count, mut last) = (0, None);
-            let rows = engine.instances_health_after(after.as_ref(), now).take(PAGE);
-            let mut rows = rows.inspect(|row| {
+            let views = engine.instances_after(after.as_ref(), now).take(PAGE);
+            let mut views = views.inspect(|view| {
                 count += 1;
-                last = Some(row.key.clone());
+                last = Some(view.key());
             });
-            let found = look(now, &mut rows);
-            Page { found, next: last.filter(|_| count == PAGE) }
+            let found = look(now, &mut views);
+            Page { found, next: last.filter(|_| count == PAGE).cloned() }
         };
         self.read(page).await
     }

@@ -97,7 +97,10 @@ impl Scrape {
         let mut rows = Vec::with_capacity(overview.instances);
         let mut after = None;
         loop {
-            let page = self.handle.page(after, |_, rows| rows.map(|row| Row::of(&row)).collect::<Vec<_>>()).await?;
+            let page = self
+                .handle
+                .page(after, |_, views| views.map(|view| Row::of(&view.health())).collect::<Vec<_>>())
+                .await?;
             rows.extend(page.found);
             after = page.next;
             if after.is_none() {
