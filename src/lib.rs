@@ -4,6 +4,7 @@
 //! `docs/architecture.md` is the map.
 
 pub mod api;
+pub mod backup;
 pub mod cli;
 pub mod config;
 pub mod configure;
@@ -17,3 +18,4 @@ pub mod store;
 pub mod targets;
 pub mod telemetry;
 pub mod ui;
+pub mod update;

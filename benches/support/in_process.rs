@@ -22,6 +22,7 @@ use pulse::store::Store;
 use pulse::targets::{Reading, TcpReading};
 use pulse::telemetry::{LogSubscriber, Metrics, PollLog};
 use pulse::ui::pages;
+use pulse::update::Program;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -124,6 +125,7 @@ impl Daemon {
             events,
             poll_log,
             stop: stop.clone(),
+            program: Program::alone("0.0.0-bench"),
         };
         Self { handle, api: router(api, pages()), metrics, stop, driver, pump, keeper, _folder: folder }
     }

@@ -131,6 +131,7 @@ impl Daemon {
             accounts: accounts.clone(),
             audit: audit.clone(),
             poll_log,
+            program: pulse::update::Program::alone("0.0.0-fuzz"),
         };
         let answered = Answered::default();
         let router = router(api, pulse::ui::pages()).layer(from_fn_with_state(Arc::clone(&answered), note));

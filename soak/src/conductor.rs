@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use indicatif::ProgressBar;
-use pulse::daemon::SOCKET;
+use pulse::config::SOCKET;
 use pulse::engine::{Millis, Timestamp};
 use pulse::lab::{Lab, LabClock, LabError};
 use pulse::runtime::{Clock, TokioClock};

@@ -14,6 +14,7 @@ use pulse::engine::{Engine, Millis, Timestamp};
 use pulse::runtime::{Clock, TokioClock};
 use pulse::security::TrustedProxies;
 use pulse::telemetry::{LogFormat, LogOptions, init_logging};
+use pulse::update::Program;
 use tokio::runtime::Runtime;
 
 use crate::leak::{Leak, Leaked};
@@ -104,6 +105,7 @@ impl Judged {
             trusted_proxies: TrustedProxies::default(),
             environment: Environment::default(),
             seed: self.seed,
+            program: Program::alone(env!("CARGO_PKG_VERSION")),
         };
         let daemon = runtime.block_on(Daemon::start(options)).map_err(|error| error.to_string())?;
         tell(&Told::Ready {

@@ -63,8 +63,8 @@ pub(super) async fn liveness(State(api): State<Api>) -> Result<Json<Liveness>, P
         (status = 401, description = "Valid credentials are needed", body = Problem),
     )
 )]
-pub(super) async fn version() -> Json<Version> {
-    Json(Version { version: env!("CARGO_PKG_VERSION") })
+pub(super) async fn version(State(api): State<Api>) -> Json<Version> {
+    Json(Version { version: api.program.version })
 }
 
 /// Tells every call.
@@ -136,6 +136,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         super::users::remove,
         super::audit::list,
         super::audit::verify,
+        super::updates::history,
         liveness,
         version,
         document,

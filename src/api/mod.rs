@@ -28,6 +28,7 @@ mod settings;
 mod state;
 mod tokens;
 mod troubles;
+mod updates;
 mod users;
 
 use std::sync::Arc;
@@ -58,6 +59,7 @@ pub use problem::Problem;
 pub use reference::reference_markdown;
 pub use routes::{Access, Kind, ROUTES, Route};
 pub use tokens::{TokenIssued, TokenList, TokenRequest};
+pub use updates::Updates;
 pub use users::UserList;
 
 use crate::config::LiveConfig;
@@ -67,6 +69,7 @@ use crate::runtime::{Clock, Handle};
 use crate::security::audit::AuditLog;
 use crate::security::{Accounts, Principal, RateLimits, TokenStore, TrustedProxies};
 use crate::telemetry::PollLog;
+use crate::update::Program;
 
 /// The largest body that a request may have, in bytes.
 const MAX_BODY: usize = 256 * 1024;
@@ -102,6 +105,8 @@ pub struct Api {
     pub events: EventFeed,
     /// Cancelled when answers that take their time have to end.
     pub stop: CancellationToken,
+    /// The program that the daemon runs.
+    pub program: Program,
 }
 
 /// The whole API, and `pages` behind the same checks. Each request has to carry the [`Peer`] that sent it, and

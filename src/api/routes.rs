@@ -8,7 +8,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use super::auth::{Gatekeeper, authorise};
 use super::{
     Api, audit, events, health, history, instance, manage, meta, nodes, overview, session, settings, state, tokens,
-    troubles, users,
+    troubles, updates, users,
 };
 use crate::security::Role;
 
@@ -127,6 +127,7 @@ routes! {
     DELETE "/api/security/users/{name}"       ADMIN, Change("user.remove") => users::remove;
     GET    "/api/audit"                       ADMIN, Read => audit::list;
     POST   "/api/audit/verify"                ADMIN, Read => audit::verify;
+    GET    "/api/updates/history"             VIEWER, Read => updates::history;
     GET    "/api/health"                      VIEWER, Read => meta::liveness;
     GET    "/api/version"                     VIEWER, Read => meta::version;
     GET    "/api/openapi.json"                VIEWER, Read => meta::document;

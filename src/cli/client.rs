@@ -13,8 +13,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::{DataDirOption, Failed};
-use crate::config::Environment;
-use crate::daemon::SOCKET;
+use crate::config::{Environment, SOCKET};
 use crate::targets::Secret;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -39,6 +38,11 @@ pub(super) struct DaemonOption {
 }
 
 impl DaemonOption {
+    /// The daemon on this machine.
+    pub(super) fn here(data_dir: &DataDirOption) -> Self {
+        Self { url: None, token_file: None, data_dir: data_dir.clone() }
+    }
+
     /// Asks the daemon for something.
     pub(super) fn get<T: DeserializeOwned>(&self, environment: &Environment, path: &str) -> Result<T, Failed> {
         self.send(environment, Method::GET, path, None)

@@ -8,8 +8,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::Failed;
-use crate::config::DataDir;
-use crate::daemon::{Options, SOCKET};
+use crate::config::{DataDir, SOCKET};
+use crate::daemon::Options;
 use crate::lab::{Lab, LabClock, LabPlan};
 use crate::runtime::{Clock, TokioClock};
 use crate::security::{Accounts, Caller, NewUser, Role, random_bytes};

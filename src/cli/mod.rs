@@ -3,6 +3,7 @@
 //! Every command that prints has `--json`; exit codes are the same for all of them.
 
 mod audit;
+mod backup;
 mod breaker;
 mod client;
 mod completions;
@@ -13,12 +14,13 @@ mod health;
 mod offline;
 mod serve;
 mod token;
+mod update;
 mod user;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{ConfigError, DataDir, Environment};
 use crate::runtime::{Clock, TokioClock};
@@ -53,9 +55,12 @@ enum Command {
     Breaker(breaker::BreakerCommand),
     Dlq(dlq::DlqCommand),
     Audit(audit::AuditCommand),
+    Backup(backup::Backup),
+    Restore(backup::RestoreCommand),
     Config(config::ConfigCommand),
     User(user::UserCommand),
     Token(token::TokenCommand),
+    Update(update::UpdateCommand),
     Completions(completions::Completions),
 }
 
@@ -94,19 +99,23 @@ impl Failed {
     }
 }
 
-/// Runs the command line of this process.
-pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+/// Runs the command line of this process, as the program of this version.
+pub fn run(version: &'static str) -> ExitCode {
+    let matches = Cli::command().version(version).get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let environment = Environment::of_process();
     let done = match cli.command {
-        Command::Serve(command) => command.run(environment),
+        Command::Serve(command) => command.run(environment, version),
         Command::Health(command) => command.run(&environment),
         Command::Breaker(command) => command.run(&environment),
         Command::Dlq(command) => command.run(&environment),
         Command::Audit(command) => command.run(&environment),
+        Command::Backup(command) => command.run(&environment, version),
+        Command::Restore(command) => command.run(&environment),
         Command::Config(command) => command.run(&environment),
         Command::User(command) => command.run(&environment),
         Command::Token(command) => command.run(&environment),
+        Command::Update(command) => command.run(&environment, version),
         Command::Completions(command) => command.run(),
     };
     match done {

@@ -8,9 +8,11 @@ use clap::{Args, ValueEnum};
 use super::demo::Demo;
 use super::{DataDirOption, Failed};
 use crate::config::Environment;
-use crate::daemon::{Daemon, Doors, Options, StartError, TlsFiles};
+use crate::daemon::{Daemon, Doors, Options, ServiceManager, StartError, TlsFiles};
+use crate::runtime::TokioClock;
 use crate::security::{ProxyHeader, TrustedProxies, TrustedProxy};
 use crate::telemetry::{LogFormat, LogOptions, Logging, init_logging};
+use crate::update::Program;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -80,12 +82,12 @@ enum ForwardingHeader {
 }
 
 impl Serve {
-    pub(super) fn run(self, environment: Environment) -> Result<(), Failed> {
+    pub(super) fn run(self, environment: Environment, version: &'static str) -> Result<(), Failed> {
         let _logging = self.start_logging(&environment)?;
         // Fails only if a provider is there already, and then there is one.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failed::because)?;
-        runtime.block_on(self.serve(environment))
+        runtime.block_on(self.serve(environment, version))
     }
 
     fn start_logging(&self, environment: &Environment) -> Result<Logging, Failed> {
@@ -97,8 +99,9 @@ impl Serve {
         init_logging(&LogOptions { filter: self.log.clone(), format, journal_stream }).map_err(Failed::because)
     }
 
-    async fn serve(self, environment: Environment) -> Result<(), Failed> {
+    async fn serve(self, environment: Environment, version: &'static str) -> Result<(), Failed> {
         let mut signals = Signals::listen().map_err(Failed::because)?;
+        let manager = ServiceManager::of(&environment);
         let data_dir = self.data_dir.choose(&environment).map_err(Failed::configuration)?;
         let header = match self.trusted_proxy_header {
             ForwardingHeader::XForwardedFor => ProxyHeader::XForwardedFor,
@@ -113,6 +116,7 @@ impl Serve {
             environment,
             trusted_proxies: TrustedProxies { networks: self.trusted_proxies, header },
             seed: seed(),
+            program: Program::of_process(version),
         };
         if self.demo {
             Demo::redirect(&mut options);
@@ -133,8 +137,14 @@ impl Serve {
             }
         };
         announce(&daemon, &data_dir, self.demo).await?;
-        let signal = signals.next().await;
+        manager.ready();
+        let clock = TokioClock::start();
+        let signal = tokio::select! {
+            signal = signals.next() => signal,
+            never = manager.keep_alive(&daemon.handle, &clock) => match never {},
+        };
         tracing::info!("{signal}: stopping");
+        manager.stopping();
         let stopped = daemon.stop().await;
         if let Some(demo) = demo {
             demo.stop().await;

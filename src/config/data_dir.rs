@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use super::environment::Environment;
 use super::error::{ConfigError, Place, Problem};
 
+/// The name of the daemon's unix socket in the data folder.
+pub const SOCKET: &str = "pulse.sock";
+
 /// A folder that exists and can be written to. It holds everything that the daemon keeps.
 ///
 /// ```no_run

@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 pub use address::AddressError;
 pub use bundle::{Bundle, BundleError, MAX_BUNDLE_BYTES, PreparedImport};
-pub use data_dir::DataDir;
+pub use data_dir::{DataDir, SOCKET};
 pub use definitions::{SETTINGS, SettingDefinition, SettingKind, settings_markdown};
 pub use duration::{SpanError, parse_span};
 pub use edit::{EditError, InventoryEdit, PreparedInventory, StoredEntry};

@@ -2,9 +2,11 @@
 
 mod callers;
 mod doors;
+mod service_manager;
 mod start;
 mod tls;
 
 pub use doors::{DoorError, Doors, converse};
-pub use start::{Daemon, Options, SOCKET, StartError, Stopped};
+pub use service_manager::ServiceManager;
+pub use start::{Daemon, Options, StartError, Stopped};
 pub use tls::{TlsError, TlsFiles};

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::doors::{DoorError, Doors, Traces, serve};
 use super::tls::{Tls, TlsError, TlsFiles};
 use crate::api::{Api, EventFeed, router, with_security_headers};
-use crate::config::{Config, ConfigError, ConfigErrors, DataDir, Environment, Follower, Keyring, LiveConfig};
+use crate::config::{Config, ConfigError, ConfigErrors, DataDir, Environment, Follower, Keyring, LiveConfig, SOCKET};
 use crate::configure::{Configurator, Followers};
 use crate::engine::{Engine, Millis};
 use crate::fleet::Fleet;
@@ -23,9 +23,8 @@ use crate::store::{DATABASE, Store, StoreError};
 use crate::targets::Secret;
 use crate::telemetry::{LogSubscriber, Metrics, PollLog};
 use crate::ui;
+use crate::update::Program;
 
-/// The name of the unix socket in the data folder.
-pub const SOCKET: &str = "pulse.sock";
 /// How long calls under way may take after the scheduler has stopped.
 const LAST_CALLS: Millis = Millis::from_secs(5);
 /// How often there is a round of housekeeping.
@@ -52,6 +51,8 @@ pub struct Options {
     pub trusted_proxies: TrustedProxies,
     /// The seed of the jitter.
     pub seed: u64,
+    /// The program that the daemon runs.
+    pub program: Program,
 }
 
 impl Options {
@@ -188,6 +189,7 @@ impl Daemon {
             events,
             poll_log,
             stop: stop_calls.clone(),
+            program: options.program,
         };
         let address = api.local_addr().unwrap_or(options.listen);
         let metrics_address = metrics.local_addr().unwrap_or(options.metrics_listen);

@@ -147,6 +147,20 @@ impl Store {
     }
 }
 
+/// Copies the database into the new file `target` as it is at this moment. A daemon may be writing to it meanwhile.
+///
+/// # Errors
+/// The file cannot be read, or the copy cannot be written.
+pub fn snapshot(path: &Path, target: &Path) -> Result<(), StoreError> {
+    let unusable = |source| StoreError::Unusable { path: target.to_owned(), source };
+    let name = target.to_str().ok_or_else(|| unusable(std::io::ErrorKind::InvalidInput.into()))?;
+    let connection = Connection::open_with_flags(path, flags())?;
+    configure(&connection)?;
+    make_private(target).map_err(unusable)?;
+    connection.execute("VACUUM INTO ?1", [name])?;
+    Ok(())
+}
+
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Store").finish_non_exhaustive()

@@ -97,6 +97,7 @@ pub(crate) fn calls() -> Vec<Call> {
         },
         call(get.clone(), "/api/audit", Admin),
         call(post.clone(), "/api/audit/verify", Admin),
+        call(get.clone(), "/api/updates/history", Viewer),
         call(get.clone(), "/api/health", Viewer),
         call(get.clone(), "/api/version", Viewer),
         call(get, "/api/openapi.json", Viewer),

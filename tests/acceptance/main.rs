@@ -4,6 +4,7 @@
 
 mod access;
 mod audit;
+mod backup;
 mod bad_input;
 mod config_history;
 mod demo;
@@ -18,7 +19,9 @@ mod nodes;
 mod observability;
 mod openapi_properties;
 mod overview;
+mod runbook;
 mod secrets_at_rest;
+mod service_manager;
 mod settings_edit;
 mod settings_update;
 mod shutdown;
@@ -27,6 +30,7 @@ mod starting;
 mod state_answer;
 mod support;
 mod tls;
+mod updates;
 mod users;
 
 #[path = "../python/mod.rs"]

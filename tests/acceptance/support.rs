@@ -63,6 +63,11 @@ impl Folder {
         self.data.path()
     }
 
+    /// A daemon that is started here has the token of the one on `other`, from which the data comes.
+    pub(crate) fn has_token_of(&self, other: &Self) {
+        fs::copy(other.output.path().join("token"), self.output.path().join("token")).unwrap();
+    }
+
     /// What the last daemon on this folder printed, logs aside.
     pub(crate) fn printed(&self) -> String {
         fs::read_to_string(self.output.path().join("stdout")).unwrap()

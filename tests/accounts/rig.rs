@@ -20,6 +20,7 @@ use pulse::security::{Accounts, Caller, HashCost, Hasher, KeyFile, NewUser, Rate
 use pulse::store::Store;
 use pulse::targets::Secret;
 use pulse::telemetry::PollLog;
+use pulse::update::Program;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -71,6 +72,7 @@ impl Rig {
             proxies: Arc::default(),
             events: EventFeed::new(any_clock.clone()).0,
             stop: stop.clone(),
+            program: Program::alone("0.0.0-test"),
             clock: any_clock,
             fleet,
             config: live,
