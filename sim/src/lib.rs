@@ -6,6 +6,7 @@ mod builtin;
 mod check;
 mod clock;
 mod compare;
+mod file;
 mod freshness;
 mod host;
 mod judge;
@@ -25,13 +26,13 @@ mod world;
 
 pub use builtin::{BUILTIN, builtin};
 pub use compare::{CompareWorld, Comparison, Measured, compare, usual_worlds};
+pub use file::ScenarioError;
 pub use freshness::{Ages, Freshness};
 pub use judge::SOMETIMES;
 pub use life::Outages;
 pub use run::{Report, RunOptions, run, run_watched};
 pub use scenario::{
     Action, Answer, Expect, ExpectDeadLetters, ExpectGroup, Fault, FaultKind, HostGroup, Operator, Others, Scenario,
-    ScenarioError,
 };
 pub use shrink::{Shrunk, shrink};
 pub use stack::run_stack;

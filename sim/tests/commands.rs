@@ -110,11 +110,20 @@ fn a_report_holds_verdict_replay_settings_hosts_and_plots_and_escapes_what_the_s
 fn a_farm_and_sim_alone_write_a_page_of_all_their_runs() {
     let folder = folder();
     let file = broken(&folder);
-    let done = sim(&["farm", &file, "swarm", "--seeds", "2", "--check", "--report", "farm.html"], folder.path());
+    let done = sim(
+        &["farm", &file, "swarm", "--seeds", "2", "--check", "--report", "farm.html", "--junit", "farm.xml"],
+        folder.path(),
+    );
     assert_eq!(done.status.code(), Some(1));
     let page = std::fs::read_to_string(folder.path().join("farm.html")).expect("it was written");
     assert!(page.contains("2 of 4 runs broken") && page.contains("broken, seed 1: Hosts"), "with the first in full");
     assert!(page.contains("Rare states"));
+    let junit = std::fs::read_to_string(folder.path().join("farm.xml")).expect("it was written");
+    assert!(junit.contains("tests=\"3\" failures=\"2\"") && junit.contains("swarm: 2 seeds"), "{junit}");
+    let alone = sim(&["--report", "alone.html", "--json"], folder.path());
+    assert_eq!(alone.status.code(), Some(0));
+    let page = std::fs::read_to_string(folder.path().join("alone.html")).expect("it was written");
+    assert!(page.contains("42 runs, none broken") && page.contains("integration") && page.contains("soak"));
 }
 
 #[test]

@@ -146,7 +146,7 @@ impl Farm {
 
     fn tell(&self, harvest: &Harvest, took: Duration) -> Result<(), Failed> {
         if let Some(file) = &self.outputs.junit {
-            write_junit(file, harvest.broken())?;
+            write_junit(file, harvest.broken(), &harvest.passed())?;
         }
         if let Some(file) = &self.outputs.report {
             write_page(file, &harvest.page("A farm", took)?)?;

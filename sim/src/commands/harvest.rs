@@ -81,6 +81,12 @@ impl Harvest {
         &self.kept
     }
 
+    /// How many seeds of each scenario passed, in words.
+    pub(super) fn passed(&self) -> Vec<String> {
+        let scenarios = self.by_scenario.iter().map(|(name, sums)| (name, sums.runs - sums.broken));
+        scenarios.filter(|(_, passed)| *passed > 0).map(|(name, passed)| format!("{name}: {passed} seeds")).collect()
+    }
+
     fn never_reached(&self) -> Vec<&'static str> {
         SOMETIMES.into_iter().zip(self.sometimes).filter(|(_, count)| *count == 0).map(|(state, _)| state).collect()
     }

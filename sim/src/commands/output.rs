@@ -92,11 +92,15 @@ pub(super) fn write_file(file: &Path, text: &str) -> Result<(), Failed> {
     std::fs::write(file, text).map_err(|error| Failed::Usage(format!("cannot write {}: {error}", file.display())))
 }
 
-/// Writes reports as JUnit XML.
-pub(super) fn write_junit(file: &Path, reports: &[Timed]) -> Result<(), Failed> {
+/// Writes reports as JUnit XML, and beside them what is only known to have passed.
+pub(super) fn write_junit(file: &Path, reports: &[Timed], passed: &[String]) -> Result<(), Failed> {
     let failures = reports.iter().filter(|timed| !timed.report.passed()).count();
+    let tests = reports.len() + passed.len();
     let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
-    let _ = writeln!(xml, "<testsuite name=\"sim\" tests=\"{}\" failures=\"{failures}\">", reports.len());
+    let _ = writeln!(xml, "<testsuite name=\"sim\" tests=\"{tests}\" failures=\"{failures}\">");
+    for name in passed {
+        let _ = writeln!(xml, "  <testcase name=\"{}\" classname=\"sim\"/>", escape(name));
+    }
     for timed in reports {
         let Timed { report, took, .. } = timed;
         let name = escape(&format!("{} seed {}", report.scenario, report.seed));

@@ -101,7 +101,7 @@ impl Run {
         }
         let reports = [timed];
         if let Some(file) = &self.outputs.junit {
-            write_junit(file, &reports)?;
+            write_junit(file, &reports, &[])?;
         }
         match self.outputs.json {
             true => println!("{:#}", reports[0].to_json()),
@@ -159,7 +159,7 @@ pub(super) fn everything(outputs: &Outputs) -> Result<(), Failed> {
         reports.push(timed);
     }
     if let Some(file) = &outputs.junit {
-        write_junit(file, &reports)?;
+        write_junit(file, &reports, &[])?;
     }
     if let Some(file) = &outputs.report {
         write_page(file, &harvest.page("The documented scenarios and a short swarm", all.elapsed())?)?;

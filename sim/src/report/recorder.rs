@@ -218,10 +218,12 @@ impl Recorder {
         }
         self.recording.end = end;
         for violation in violations {
-            let slice = violation.at.as_millis() / self.recording.slice.get();
+            // What is found at the end belongs to the last slice.
+            let last = self.recording.slices.len().saturating_sub(1);
+            let slice = last.min((violation.at.as_millis() / self.recording.slice.get()) as usize);
             for lane in self.recording.lanes.iter_mut().filter(|lane| names(&violation.detail, &lane.key)) {
                 lane.violations += 1;
-                lane.mark(slice as usize, Mark::Violation);
+                lane.mark(slice, Mark::Violation);
                 lane.moments.push((violation.at, format!("violation: {violation}")));
             }
         }
