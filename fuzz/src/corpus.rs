@@ -51,6 +51,7 @@ fn reads() -> Vec<Seed> {
     vec![
         rare(2, health),
         rare(8, seed("GET", "/api/events", "")),
+        seed("GET", "/api/events/recent", ""),
         seed("GET", "/api/monitoring/overview?after=pve::rack-1&limit=10", ""),
         seed("GET", "/api/monitoring/instances/pve%3A%3Arack-1", ""),
         seed("GET", "/api/monitoring/troubles?after=http::site", ""),

@@ -1,17 +1,21 @@
-//! `GET /api/events`: what happens, as server-sent events, while it happens.
+//! `GET /api/events`: what happens, as server-sent events, while it happens; `GET /api/events/recent`: what of it is news.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::Sse;
 use axum::response::sse::Event;
 use futures::{Stream, stream};
-use serde_json::json;
+use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::Api;
 use super::auth::still_welcome;
-use super::feed::{Next, Reader};
+use super::feed::{Item, Next, Reader};
 use super::problem::Problem;
 use crate::engine::Millis;
 use crate::security::Principal;
@@ -47,6 +51,33 @@ pub(super) async fn watch(
     // A stream is by itself only not to be kept without asking; what it tells is not to be kept at all.
     let unkept = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
     Ok((unkept, Sse::new(stream::unfold(watching, Watching::next))))
+}
+
+/// How many events are recent.
+const RECENT: usize = 60;
+
+/// What happened lately.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct RecentEvents {
+    /// The newest first; each is what `GET /api/events` told, with its name as `event`.
+    #[schema(value_type = Vec<Object>)]
+    events: Vec<Value>,
+}
+
+/// Tells the last 60 events that are news: what began or ended a trouble, and what somebody did.
+#[utoipa::path(
+    get,
+    path = "/api/events/recent",
+    tag = "monitoring",
+    responses((status = 200, description = "What happened lately", body = RecentEvents))
+)]
+pub(super) async fn recent(State(api): State<Api>) -> Json<RecentEvents> {
+    let event = |item: Arc<Item>| {
+        let mut event: Value = serde_json::from_str(&item.data).ok()?;
+        event["event"] = json!(item.name);
+        Some(event)
+    };
+    Json(RecentEvents { events: api.events.news(RECENT).into_iter().filter_map(event).collect() })
 }
 
 /// One reader of the stream. It has no task of its own: whoever leaves drops it with the connection.

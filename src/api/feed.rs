@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
-use crate::engine::{Event, FleetEvent, InstanceEvent, InstanceKey, What};
+use crate::engine::{BreakerState, Event, FleetEvent, InstanceEvent, InstanceKey, What};
 use crate::runtime::{Calendar, Clock, Subscriber};
 
 /// Events that are kept for readers who were away.
@@ -38,6 +38,8 @@ pub(super) struct Item {
     pub(super) number: u64,
     pub(super) name: &'static str,
     pub(super) data: String,
+    /// Whether an operator wants to hear of it afterwards.
+    pub(super) is_news: bool,
 }
 
 /// Takes the events out of the driver's loop without ever making it wait.
@@ -86,6 +88,12 @@ impl EventFeed {
             Some(None) => (latest, true),
         };
         Some(Reader { feed: self.clone(), latest: self.latest.clone(), seen, unknown, _place: place })
+    }
+
+    /// The last events that are news, the newest first.
+    pub(super) fn news(&self, limit: usize) -> Vec<Arc<Item>> {
+        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        ring.items.iter().rev().filter(|item| item.is_news).take(limit).cloned().collect()
     }
 
     pub(super) fn id(&self, number: u64) -> String {
@@ -170,7 +178,7 @@ impl FeedPump {
         while let Some(Passed { lost_before, event, key }) = self.passed.recv().await {
             number += lost_before + 1;
             let (name, data) = tell(&event, key.as_ref(), self.clock.calendar());
-            let item = Arc::new(Item { number, name, data: data.to_string() });
+            let item = Arc::new(Item { number, name, data: data.to_string(), is_news: is_news(&event.what) });
             let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
             if ring.items.len() == KEPT {
                 ring.items.pop_front();
@@ -194,6 +202,23 @@ fn is_told(what: &What) -> bool {
                 | InstanceEvent::Scheduled { .. }
         ),
         What::Fleet(what) => !matches!(what, FleetEvent::UnknownTicket { .. } | FleetEvent::CommandDone { .. }),
+    }
+}
+
+/// What begins or ends a trouble, and what somebody did. Further failures and new readings are the course of things.
+fn is_news(what: &What) -> bool {
+    let What::Instance { what, .. } = what else { return false };
+    match what {
+        InstanceEvent::PollFailed { failures, .. } => *failures == 1,
+        InstanceEvent::BreakerMoved { to, .. } => *to != BreakerState::HalfOpen,
+        InstanceEvent::Added { .. }
+        | InstanceEvent::Removed { .. }
+        | InstanceEvent::Paused
+        | InstanceEvent::Resumed
+        | InstanceEvent::DeadLettered { .. }
+        | InstanceEvent::Revived
+        | InstanceEvent::Recovered { .. } => true,
+        _ => false,
     }
 }
 
@@ -315,6 +340,15 @@ mod tests {
         let mut slower = feed.reader(Some(&feed.id(0))).unwrap();
         feed.ring.lock().unwrap().items.drain(..5);
         assert_eq!(numbers(&mut slower).await[..2], [Err(Some(5)), Ok(6)]);
+    }
+
+    #[tokio::test]
+    async fn the_news_is_the_newest_first_and_bounded() {
+        let (feed, subscriber, pump) = feed();
+        fill((subscriber, pump), 5).await;
+        assert_eq!(feed.news(3).iter().map(|item| item.number).collect::<Vec<_>>(), [5, 4, 3]);
+        let routine = InstanceEvent::Reconfigured;
+        assert!(!is_news(&What::Instance { instance: InstanceId::from_index(0), what: routine }));
     }
 
     #[tokio::test]

@@ -96,6 +96,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         super::troubles::show,
         super::state::last_readings,
         super::events::watch,
+        super::events::recent,
         super::manage::reset_breaker,
         super::manage::retry_dead_letter,
         super::manage::retry_dead_letters,

@@ -79,9 +79,6 @@ pub struct OverviewRow {
     /// When a poll last succeeded.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub last_success: Option<jiff::Timestamp>,
-    /// From when on it counts as late, if no poll succeeds before; `null` while it is paused.
-    #[schema(value_type = Option<String>, format = DateTime)]
-    pub late_at: Option<jiff::Timestamp>,
     /// Failures in a row.
     pub failures: u32,
     /// Why the last poll failed, if it has not succeeded since.
@@ -260,7 +257,6 @@ impl View {
             name: member.display_name(),
             state: state(instance, breaker, up),
             last_success: instance.last_success.map(|at| self.calendar.at(at)),
-            late_at: instance.late_at.map(|at| self.calendar.at(at)),
             failures: instance.consecutive_failures,
             message: instance.last_error.as_ref().map(|error| Arc::clone(&error.message)),
             breaker,

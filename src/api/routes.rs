@@ -83,6 +83,7 @@ use Kind::{Change, Management, Read};
 routes! {
     GET    "/api/monitoring/scheduler/health" VIEWER, Read => health::scheduler_health;
     GET    "/api/events"                      VIEWER, Read => events::watch;
+    GET    "/api/events/recent"               VIEWER, Read => events::recent;
     GET    "/api/monitoring/overview"         VIEWER, Read => overview::show;
     GET    "/api/monitoring/instances/{key}"  VIEWER, Read => instance::show;
     GET    "/api/monitoring/troubles"         VIEWER, Read => troubles::show;

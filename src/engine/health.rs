@@ -114,8 +114,6 @@ pub struct InstanceHealth {
     pub age: Millis,
     /// Whether the age exceeds twice its planned interval plus the timeout. Paused ones never are.
     pub late: bool,
-    /// From when on it is late, if no poll succeeds before; `None` while it is paused.
-    pub late_at: Option<Timestamp>,
     /// The interval planned after the last success.
     pub interval: Millis,
 }
@@ -309,8 +307,6 @@ impl<'a> InstanceView<'a> {
         // One that was paused is not late for the time of its pause.
         let waiting_since = instance.last_success.unwrap_or_default().max(instance.known_since);
         let interval = engine.planned_interval(instance);
-        let late_at = (instance.place != Place::Paused)
-            .then(|| waiting_since + (interval + interval + instance.timeout(&engine.settings)));
         InstanceHealth {
             key: self.key().clone(),
             place: instance.place,
@@ -323,8 +319,8 @@ impl<'a> InstanceView<'a> {
             dead_letter: self.dead_letter(),
             staleness: self.staleness(),
             age,
-            late: late_at.is_some_and(|at| now > at),
-            late_at,
+            late: instance.place != Place::Paused
+                && now > waiting_since + (interval + interval + instance.timeout(&engine.settings)),
             interval,
         }
     }

@@ -62,10 +62,10 @@ mod tests {
     fn scripts_import_only_what_is_embedded() {
         for path in Assets::iter().filter(|path| path.ends_with(".js")) {
             let text = String::from_utf8(Assets::get(&path).unwrap().data.into_owned()).unwrap();
-            for line in text.lines().filter(|line| line.starts_with("import ")) {
-                let (_, module) = line.split_once("from \"./").unwrap_or_else(|| panic!("{path}: {line}"));
-                let module = module.trim_end_matches("\";");
-                assert!(Assets::get(module).is_some(), "{path} imports {module}");
+            let sources = text.lines().filter_map(|line| line.split_once(" from \"").map(|(_, source)| source));
+            for module in sources.map(|source| source.trim_end_matches("\";")) {
+                let file = module.strip_prefix("./").unwrap_or_else(|| panic!("{path} imports {module}"));
+                assert!(Assets::get(file).is_some(), "{path} imports {module}");
             }
         }
     }

@@ -76,6 +76,7 @@ pub(crate) fn calls() -> Vec<Call> {
             ..call(get.clone(), "/api/monitoring/instances/{key}", Viewer)
         },
         call(get.clone(), "/api/events", Viewer),
+        call(get.clone(), "/api/events/recent", Viewer),
         Call { body: Some(json!({"reason": "a test"})), ..nobody("/api/monitoring/breakers/{key}/reset") },
         call(post.clone(), "/api/monitoring/dlq/retry", Admin),
         nobody("/api/monitoring/dlq/{key}/retry"),

@@ -13,7 +13,10 @@ export class Refused extends Error {
   }
 }
 
-const UNREACHABLE = { title: "The daemon cannot be reached", detail: "check that it runs and that this machine can reach it, then try again" };
+const UNREACHABLE = {
+  title: "The daemon cannot be reached",
+  detail: "check that it runs and that this machine can reach it, then try again",
+};
 
 /**
  * @param {"GET" | "POST" | "PUT" | "DELETE"} method
@@ -39,15 +42,29 @@ export async function call(method, path, body, headers = {}) {
   try {
     value = text === "" ? null : JSON.parse(text);
   } catch {
-    if (answer.ok) throw new Refused({ title: "The answer could not be read", detail: "reload the page; if that does not help, see the daemon's log" });
+    if (answer.ok)
+      throw new Refused({
+        title: "The answer could not be read",
+        detail: "reload the page; if that does not help, see the daemon's log",
+      });
   }
   if (answer.ok) return value;
-  if (answer.status === 401 && value?.code === "unauthorized" && document.body.dataset.user) location.assign(`/login?next=${encodeURIComponent(location.pathname)}`);
-  throw new Refused(value ?? { title: `The daemon answered ${answer.status}`, status: answer.status }, answer.headers.get("Retry-After"));
+  if (answer.status === 401 && value?.code === "unauthorized" && document.body.dataset.user)
+    location.assign(`/login?next=${encodeURIComponent(location.pathname)}`);
+  throw new Refused(
+    value ?? {
+      title: `The daemon answered ${answer.status}`,
+      status: answer.status,
+    },
+    answer.headers.get("Retry-After"),
+  );
 }
 
 export const get = (path) => call("GET", path);
 export const post = (path, body = {}) => call("POST", path, body);
+
+/** The body that gives a reason: empty where none is given. */
+export const given = (reason) => (reason === "" ? {} : { reason });
 
 /** The path of a call about an instance. */
 export const about = (base, key, verb = "") => `${base}/${encodeURIComponent(key)}${verb && `/${verb}`}`;

@@ -21,9 +21,27 @@ function asNode(child) {
   return child instanceof Node ? child : String(child);
 }
 
-/** Replaces what is in `parent`. */
+/** Replaces what is in `parent`. Whoever has the focus in it keeps it, on what is the same to them. */
 export function fill(parent, ...children) {
+  const keepFocus = parent.contains(document.activeElement) && remember(document.activeElement);
   parent.replaceChildren(...children.filter((child) => child !== null && child !== undefined && child !== false));
+  if (keepFocus) keepFocus();
+}
+
+/** What finds an element again when another was put into its place, and gives it the focus. */
+export function remember(element) {
+  const looks = (it) =>
+    [
+      it.tagName,
+      it.id,
+      it.getAttribute("aria-label") ?? it.textContent,
+      it.closest("tr")?.querySelector("a")?.href,
+    ].join("\n");
+  const before = looks(element);
+  return () => {
+    if (element.isConnected) return element.focus();
+    [...document.querySelectorAll(element.tagName)].find((it) => looks(it) === before)?.focus();
+  };
 }
 
 /** @returns {HTMLElement} the element with this id, which the page must have */
@@ -35,16 +53,39 @@ export function by(id) {
 
 /** A table with a caption for screen readers. Cells are nodes or text; a column may be `{ title, class: "number" | "narrow" }`. */
 export function table(caption, columns, rows) {
-  const head = columns.map((column) => ((column.title ?? column) === "" ? h("td", { class: column.class }) : h("th", { scope: "col", class: column.class }, column.title ?? column)));
-  const body = rows.map((row) => h("tr", {}, ...row.map((cell, index) => h("td", { class: columns[index].class }, cell))));
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
-    h("table", {}, h("caption", { class: "visually-hidden" }, caption), h("thead", {}, h("tr", {}, ...head)), h("tbody", {}, ...body)));
+  const head = columns.map((column) =>
+    (column.title ?? column) === ""
+      ? h("td", { class: column.class })
+      : h("th", { scope: "col", class: column.class }, column.title ?? column),
+  );
+  const body = rows.map((row) =>
+    h("tr", {}, ...row.map((cell, index) => h("td", { class: columns[index].class }, cell))),
+  );
+  return h(
+    "div",
+    { class: "scroll", tabindex: "0", role: "group", "aria-label": caption },
+    h(
+      "table",
+      {},
+      h("caption", { class: "visually-hidden" }, caption),
+      h("thead", {}, h("tr", {}, ...head)),
+      h("tbody", {}, ...body),
+    ),
+  );
 }
 
 /** Text of a stranger: kept apart from the direction of ours, and bounded in height. */
 export function untrusted(text) {
   const long = text.length > 400;
-  return h("span", { class: long ? "untrusted long" : "untrusted", dir: "auto", tabindex: long ? "0" : undefined }, text);
+  return h(
+    "span",
+    {
+      class: long ? "untrusted long" : "untrusted",
+      dir: "auto",
+      tabindex: long ? "0" : undefined,
+    },
+    text,
+  );
 }
 
 /** A state with its shape, which says the same as its colour. */
@@ -63,3 +104,11 @@ export function pager(isBack, next, go) {
   if (!isBack && next === null) return null;
   return h("div", { class: "row buttons" }, isBack && button("Newest", null), next !== null && button("Older", next));
 }
+
+/** Leads to an instance by the name that people see. */
+export const instanceLink = (key, name) =>
+  h("a", { href: `/instances/${encodeURIComponent(key)}`, dir: "auto" }, name ?? key);
+
+/** What is said below a table that shows only the first rows: further ones help nobody, a filter does. */
+export const tooMany = (rows, most) =>
+  rows.length > most ? h("p", { class: "hint" }, `The first ${most} of ${rows.length} are shown.`) : null;

@@ -1,5 +1,7 @@
 // What the page knows of the fleet: asked for again and again, and between that kept up to date by events.
 
+import { brief } from "./format.js";
+
 /** The order of trouble: what needs an operator comes first. */
 export const SEVERITY = ["dead_lettered", "open", "failing", "down", "late", "waiting", "paused", "fresh"];
 
@@ -17,16 +19,17 @@ export class Instance {
     this.paused = row.paused;
     this.up = row.up;
     this.lastSuccess = row.lastSuccess && Date.parse(row.lastSuccess);
-    this.lateAt = row.lateAt && Date.parse(row.lateAt);
+    // Only the daemon can tell: routine successes come without an event.
+    this.late = row.state === "late";
   }
 
   /** The rank of its state in `SEVERITY`. */
-  rank(now) {
+  get rank() {
     if (this.paused) return 6;
     if (this.deadLettered) return 0;
     if (this.breaker !== "closed") return 1;
     if (this.failures > 0) return 2;
-    if (this.lateAt !== null && now > this.lateAt) return 4;
+    if (this.late) return 4;
     if (this.lastSuccess === null) return 5;
     return this.up ? 7 : 3;
   }
@@ -42,9 +45,10 @@ export class Instance {
       case "reading_changed":
         this.failures = 0;
         this.message = null;
-        this.succeed(Date.parse(event.at));
+        this.late = false;
+        this.lastSuccess = Date.parse(event.at);
         // Whether an endpoint is up is in its reading, not in the event.
-        return this.kind === "http" || this.kind === "tcp" || this.lateAt === null;
+        return this.kind === "http" || this.kind === "tcp";
       case "breaker_moved":
         this.breaker = event.to;
         return false;
@@ -64,29 +68,29 @@ export class Instance {
         return false;
     }
   }
-
-  /** It stays as long in time after this success as it did after the last one. */
-  succeed(at) {
-    const patience = this.lateAt !== null && this.lastSuccess !== null ? this.lateAt - this.lastSuccess : null;
-    this.lastSuccess = at;
-    this.lateAt = patience === null ? null : at + patience;
-  }
 }
 
 /** Words for an event that an operator wants to hear of, and the state that it is about; `null` for the ordinary course of things. */
 export function tidings(name, event) {
   switch (name) {
     case "breaker_moved":
+      if (event.from === "half_open" && event.to === "open")
+        return ["open", "Its probe failed; the circuit breaker is open again"];
       if (event.to === "open") return ["open", `Circuit breaker opened after ${event.failures} failures in a row`];
       return event.to === "closed" ? ["fresh", "Circuit breaker closed"] : null;
     case "dead_lettered":
-      return ["dead_lettered", event.reason === "permanent_failure" ? "Dead-lettered for a permanent failure" : `Dead-lettered after ${event.failures} failures in a row`];
+      return [
+        "dead_lettered",
+        event.reason === "permanent_failure"
+          ? "Dead-lettered for a permanent failure"
+          : `Dead-lettered after ${event.failures} failures in a row`,
+      ];
     case "revived":
       return ["fresh", "Back from the dead-letter queue"];
     case "recovered":
       return ["fresh", `Recovered after ${event.failures} ${event.failures === 1 ? "failure" : "failures"}`];
     case "poll_failed":
-      return event.failures === 1 ? ["failing", `Poll failed. ${event.message}`] : null;
+      return event.failures === 1 ? ["failing", `Poll failed: ${brief(event.message)}`] : null;
     case "added":
       return ["waiting", "Added to the fleet"];
     case "removed":

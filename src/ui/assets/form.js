@@ -1,6 +1,6 @@
 // A dialog with fields, filled in, sent, and kept open with what was refused until it is right.
 
-import { fill, h } from "./dom.js";
+import { fill, h, remember } from "./dom.js";
 import { problem } from "./tell.js";
 
 /**
@@ -9,19 +9,41 @@ import { problem } from "./tell.js";
 
 /** One labelled field. @param {Field} field */
 export function field({ name, label, type = "text", value = "", options, hint, optional, autocomplete = "off" }) {
-  const common = { id: `field-${name}`, name, required: !optional, "aria-describedby": hint && `hint-${name}` };
+  const common = {
+    id: `field-${name}`,
+    name,
+    required: !optional,
+    "aria-describedby": hint && `hint-${name}`,
+  };
   let input;
   if (options) {
-    input = h("select", common, ...options.map((option) => {
-      const [code, words] = Array.isArray(option) ? option : [option, option];
-      return h("option", { value: code, selected: code === value }, words);
-    }));
+    input = h(
+      "select",
+      common,
+      ...options.map((option) => {
+        const [code, words] = Array.isArray(option) ? option : [option, option];
+        return h("option", { value: code, selected: code === value }, words);
+      }),
+    );
   } else if (type === "textarea") {
     input = h("textarea", { ...common, rows: "4", spellcheck: "false" }, value);
   } else {
-    input = h("input", { ...common, type, value, autocomplete, autocapitalize: "none", spellcheck: "false" });
+    input = h("input", {
+      ...common,
+      type,
+      value,
+      autocomplete,
+      autocapitalize: "none",
+      spellcheck: "false",
+    });
   }
-  return h("div", {}, h("label", { for: `field-${name}` }, label), input, hint && h("p", { class: "hint", id: `hint-${name}` }, hint));
+  return h(
+    "div",
+    {},
+    h("label", { for: `field-${name}` }, label),
+    input,
+    hint && h("p", { class: "hint", id: `hint-${name}` }, hint),
+  );
 }
 
 /** The values of a form; fields that may be left empty and are, are left out. */
@@ -39,9 +61,33 @@ export function form({ title, what, button, fields, act }) {
     let answer;
     const told = h("div");
     const submit = h("button", { class: "primary", type: "submit" }, button);
-    const filled = h("form", { method: "dialog" }, h("h2", { id: "form-title" }, title), what && h("p", {}, what), ...fields.map(field), told,
-      h("div", { class: "row buttons" }, h("button", { type: "button", onclick: () => dialog.close() }, "Cancel"), submit));
-    const dialog = h("dialog", { "aria-labelledby": "form-title", onclose: () => { dialog.remove(); resolve(answer); } }, filled);
+    const filled = h(
+      "form",
+      { method: "dialog" },
+      h("h2", { id: "form-title" }, title),
+      what && h("p", {}, what),
+      ...fields.map(field),
+      told,
+      h(
+        "div",
+        { class: "row buttons" },
+        h("button", { type: "button", onclick: () => dialog.close() }, "Cancel"),
+        submit,
+      ),
+    );
+    const dialog = h(
+      "dialog",
+      {
+        "aria-labelledby": "form-title",
+        onclose: () => {
+          dialog.remove();
+          refocus();
+          resolve(answer);
+        },
+      },
+      filled,
+    );
+    const refocus = remember(document.activeElement);
     filled.addEventListener("submit", async (event) => {
       event.preventDefault();
       submit.disabled = true;

@@ -42,7 +42,10 @@ export function bytes(count) {
   if (count === null || count === undefined) return "–";
   const units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
   let power = 0;
-  while (count >= 1024 && power < units.length - 1) { count /= 1024; power += 1; }
+  while (count >= 1024 && power < units.length - 1) {
+    count /= 1024;
+    power += 1;
+  }
   return `${count >= 100 || power === 0 ? Math.round(count) : count.toFixed(1)} ${units[power]}`;
 }
 

@@ -4,8 +4,21 @@ import { by } from "./dom.js";
 import { clock } from "./format.js";
 
 const NAMES = [
-  "added", "removed", "reconfigured", "paused", "resumed", "reading_changed", "poll_failed", "breaker_moved", "dead_lettered",
-  "recheck_failed", "revived", "recovered", "settings_applied", "inventory_applied", "load_changed",
+  "added",
+  "removed",
+  "reconfigured",
+  "paused",
+  "resumed",
+  "reading_changed",
+  "poll_failed",
+  "breaker_moved",
+  "dead_lettered",
+  "recheck_failed",
+  "revived",
+  "recovered",
+  "settings_applied",
+  "inventory_applied",
+  "load_changed",
 ];
 /** How long to wait before a refused stream is asked for again, in milliseconds. */
 const PATIENCE = 5_000;
@@ -31,7 +44,9 @@ export class LiveEvents {
     show("connecting");
     const source = new EventSource("/api/events");
     this.source = source;
-    const heard = () => { this.lastHeard = Date.now(); };
+    const heard = () => {
+      this.lastHeard = Date.now();
+    };
     source.onopen = () => {
       heard();
       show("live");
@@ -40,7 +55,8 @@ export class LiveEvents {
     source.onerror = () => {
       this.lost();
       // A refused stream is closed for good, a broken one is opened again by the browser.
-      if (source.readyState === EventSource.CLOSED && source === this.source) this.retry = setTimeout(() => this.open(), PATIENCE);
+      if (source.readyState === EventSource.CLOSED && source === this.source)
+        this.retry = setTimeout(() => this.open(), PATIENCE);
     };
     source.addEventListener("lagged", () => this.onGap());
     for (const name of NAMES) {
@@ -63,7 +79,11 @@ export class LiveEvents {
   }
 }
 
-const WORDS = { live: "Live", lost: "Connection lost", connecting: "Connecting" };
+const WORDS = {
+  live: "Live",
+  lost: "Connection lost",
+  connecting: "Connecting",
+};
 
 /** What the frame says of the connection. */
 function show(state, lastHeard) {
@@ -74,5 +94,6 @@ function show(state, lastHeard) {
   pill.dataset.state = state;
   pill.textContent = WORDS[state];
   banner.hidden = state !== "lost";
-  if (state === "lost") banner.textContent = `The connection to the daemon is lost. What is shown was last heard of at ${clock(lastHeard)}; trying again.`;
+  if (state === "lost")
+    banner.textContent = `The connection to the daemon is lost. What is shown was last heard of at ${clock(lastHeard)}; trying again.`;
 }

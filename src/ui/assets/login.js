@@ -16,7 +16,10 @@ by("login").addEventListener("submit", async (event) => {
   const button = event.target.querySelector("button");
   button.disabled = true;
   const { username: name, password } = Object.fromEntries(new FormData(event.target));
-  const signedIn = await run(by("told"), async () => { await post("/api/login", { name, password }); return true; });
+  const signedIn = await run(by("told"), async () => {
+    await post("/api/login", { name, password });
+    return true;
+  });
   if (signedIn) location.assign(next());
   button.disabled = false;
 });

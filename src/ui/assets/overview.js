@@ -15,7 +15,7 @@ const REDRAW = 1_000;
 const REST = 500;
 /** How many instances one answer has; a large fleet takes several. */
 const PAGE = 1_000;
-/** How often the fleet is asked for anew, for each page of it, in milliseconds. */
+/** How often the fleet is asked for anew, in milliseconds; a large one less often, by the number of its pages. */
 const REFRESH = 5_000;
 /** How soon it may be asked for again when an event tells only half, for each page of it. */
 const REFRESH_SOON = 2_000;
@@ -27,17 +27,28 @@ let fleet = new Map();
 const wanted = { text: "", rank: null };
 const dirty = new Set();
 
+/** The root's font size, by which everything grows on a wall. */
+const REM = Number.parseFloat(getComputedStyle(document.documentElement).fontSize);
+
 const grid = new VirtualGrid(by("grid"), {
-  width: 240,
-  height: 62,
+  width: 16 * REM,
+  height: 4.15 * REM,
   label: "Instances",
-  make: () => h("a", { class: "tile state" }, h("span", { class: "shape", "aria-hidden": "true" }), h("span", { class: "name", dir: "auto" }), h("span", { class: "kind" }), h("span", { class: "what" }, h("b"), " ", h("bdi"))),
+  make: () =>
+    h(
+      "a",
+      { class: "tile state" },
+      h("span", { class: "shape", "aria-hidden": "true" }),
+      h("span", { class: "name", dir: "auto" }),
+      h("span", { class: "kind" }),
+      h("span", { class: "what" }, h("b"), " ", h("bdi")),
+    ),
   paint,
 });
 
 function paint(tile, instance) {
   const now = Date.now();
-  const state = SEVERITY[instance.rank(now)];
+  const state = SEVERITY[instance.rank];
   const [, name, kind, what] = tile.children;
   if (tile.dataset.key !== instance.key) {
     tile.dataset.key = instance.key;
@@ -55,13 +66,13 @@ function paint(tile, instance) {
 
 /** Counts and sorts anew, in one walk: instances come in the order of their keys, and stay in it within a state. */
 function arrange() {
-  const now = Date.now();
   const ranks = SEVERITY.map(() => []);
   const counts = SEVERITY.map(() => 0);
   for (const instance of fleet.values()) {
-    const rank = instance.rank(now);
+    const { rank } = instance;
     counts[rank] += 1;
-    if ((wanted.rank === null || wanted.rank === rank) && (wanted.text === "" || instance.sought.includes(wanted.text))) ranks[rank].push(instance);
+    if ((wanted.rank === null || wanted.rank === rank) && (wanted.text === "" || instance.sought.includes(wanted.text)))
+      ranks[rank].push(instance);
   }
   const order = ranks.flat();
   grid.show(order);
@@ -71,9 +82,15 @@ function arrange() {
 }
 
 function nothing() {
-  if (fleet.size > 0) return [h("strong", {}, "No instance matches"), h("p", {}, "Another word, or another state, may find it.")];
-  const add = may("admin") && h("a", { class: "button primary", href: "/settings/instances?add" }, "Add the first instance");
-  return [h("strong", {}, "No instances yet"), h("p", {}, "Pulse watches Proxmox VE, Backup Server and Mail Gateway hosts, and HTTP and TCP endpoints."), add || null];
+  if (fleet.size > 0)
+    return [h("strong", {}, "No instance matches"), h("p", {}, "Another word, or another state, may find it.")];
+  const add =
+    may("admin") && h("a", { class: "button primary", href: "/settings/instances?add" }, "Add the first instance");
+  return [
+    h("strong", {}, "No instances yet"),
+    h("p", {}, "Pulse watches Proxmox VE, Backup Server and Mail Gateway hosts, and HTTP and TCP endpoints."),
+    add || null,
+  ];
 }
 
 function showCounts(counts) {
@@ -86,7 +103,12 @@ function showCounts(counts) {
   });
   const trouble = counts.slice(0, TROUBLE).reduce((sum, count) => sum + count, 0);
   const instances = `${fleet.size} ${fleet.size === 1 ? "instance" : "instances"}`;
-  const verdict = fleet.size === 0 ? "Nothing is watched yet" : trouble === 0 ? `${instances}, none in trouble` : `${instances}, ${trouble} in trouble`;
+  const verdict =
+    fleet.size === 0
+      ? "Nothing is watched yet"
+      : trouble === 0
+        ? `${instances}, none in trouble`
+        : `${instances}, ${trouble} in trouble`;
   if (by("verdict").textContent !== verdict) by("verdict").textContent = verdict;
   let x = 0;
   const parts = SEVERITY.toReversed().map((state, index) => {
@@ -117,7 +139,9 @@ async function refresh() {
     const found = new Map();
     let next = null;
     do {
-      const answer = await get(`/api/monitoring/overview?limit=${PAGE}${next === null ? "" : `&after=${encodeURIComponent(next)}`}`);
+      const answer = await get(
+        `/api/monitoring/overview?limit=${PAGE}${next === null ? "" : `&after=${encodeURIComponent(next)}`}`,
+      );
       for (const row of answer.instances) found.set(row.key, new Instance(row));
       next = answer.next;
       if (next === null) showFigures(answer);
@@ -144,21 +168,22 @@ function showFigures(answer) {
 
 let refreshed = 0;
 let timer = 0;
-const pages = () => Math.max(1, Math.ceil(fleet.size / PAGE));
+/** How long lies between two askings at the least. */
+const pause = () => REFRESH_SOON * Math.max(1, Math.ceil(fleet.size / PAGE));
 
 /** Asks for the fleet again, in turn or soon, however many events want it. */
 function refreshIn(wait) {
   clearTimeout(timer);
   timer = setTimeout(async () => {
     if (!document.hidden) await refresh();
-    refreshIn(REFRESH * pages());
+    refreshIn(Math.max(REFRESH, pause()));
   }, wait);
 }
 
 let soon = 0;
 function refreshSoon() {
   if (soon > Date.now()) return;
-  soon = Math.max(Date.now() + REST, refreshed + REFRESH_SOON * pages());
+  soon = Math.max(Date.now() + REST, refreshed + pause());
   refreshIn(soon - Date.now());
 }
 
@@ -167,12 +192,38 @@ const untold = [];
 
 function tell(key, at, [state, words]) {
   const name = fleet.get(key)?.name ?? key;
-  return h("li", { class: "state", "data-state": state }, h("span", { class: "shape", "aria-hidden": "true" }),
-    h("div", {}, h("time", {}, clock(at)), h("a", { href: `/instances/${encodeURIComponent(key)}`, dir: "auto" }, name), h("p", { dir: "auto" }, words)));
+  return h(
+    "li",
+    { class: "state", "data-state": state },
+    h("span", { class: "shape", "aria-hidden": "true" }),
+    h(
+      "div",
+      {},
+      h("time", {}, clock(at)),
+      h("a", { href: `/instances/${encodeURIComponent(key)}`, dir: "auto" }, name),
+      h("p", { dir: "auto" }, words),
+    ),
+  );
+}
+
+/** What happened before this page was opened. */
+async function tellRecent() {
+  const { events } = await get("/api/events/recent");
+  news.replaceChildren(
+    ...events
+      .map(({ event, key, at, ...more }) => [key, at, tidings(event, more)])
+      .filter(([, , words]) => words)
+      .map((it) => tell(...it)),
+  );
+  by("no-events").hidden = news.children.length > 0;
 }
 
 function tellAll() {
-  const latest = untold.splice(0).slice(-EVENTS_SHOWN).reverse().map((it) => tell(...it));
+  const latest = untold
+    .splice(0)
+    .slice(-EVENTS_SHOWN)
+    .reverse()
+    .map((it) => tell(...it));
   news.prepend(...latest);
   while (news.children.length > EVENTS_SHOWN) news.lastElementChild.remove();
   by("no-events").hidden = news.children.length > 0;
@@ -188,7 +239,14 @@ function draw() {
 /** Many calls in a short time are one. */
 const pending = new Map();
 function later(act) {
-  if (!pending.has(act)) pending.set(act, setTimeout(() => { pending.delete(act); act(); }, REST));
+  if (!pending.has(act))
+    pending.set(
+      act,
+      setTimeout(() => {
+        pending.delete(act);
+        act();
+      }, REST),
+    );
 }
 
 function take(name, event) {
@@ -204,18 +262,19 @@ function take(name, event) {
   if (name === "added" || name === "removed") return refreshSoon();
   const instance = fleet.get(key);
   if (!instance) return;
-  const now = Date.now();
-  const before = instance.rank(now);
+  const before = instance.rank;
   if (instance.take(name, event)) refreshSoon();
   dirty.add(key);
   frame ||= requestAnimationFrame(draw);
-  if (instance.rank(now) !== before) later(arrange);
+  if (instance.rank !== before) later(arrange);
 }
 
 SEVERITY.forEach((state, rank) => {
   by(`count-${state}`).addEventListener("click", () => {
     wanted.rank = wanted.rank === rank ? null : rank;
-    SEVERITY.forEach((other, index) => by(`count-${other}`).setAttribute("aria-pressed", String(wanted.rank === index)));
+    SEVERITY.forEach((other, index) =>
+      by(`count-${other}`).setAttribute("aria-pressed", String(wanted.rank === index)),
+    );
     arrange();
   });
 });
@@ -224,8 +283,14 @@ by("search").addEventListener("input", (event) => {
   arrange();
 });
 
-new LiveEvents({ onEvent: take, onGap: refreshSoon });
-setInterval(() => grid.repaint(() => true), REDRAW);
-setInterval(arrange, 5 * REDRAW);
+function catchUp() {
+  refreshSoon();
+  tellRecent().catch(() => {
+    /* The refresh tells why. */
+  });
+}
+
 await refresh();
-refreshIn(REFRESH * pages());
+new LiveEvents({ onEvent: take, onGap: catchUp });
+setInterval(() => grid.repaint(() => true), REDRAW);
+refreshIn(Math.max(REFRESH, pause()));

@@ -8,11 +8,20 @@ by("setup").addEventListener("submit", async (event) => {
   event.preventDefault();
   const { token, username: name, password } = Object.fromEntries(new FormData(event.target));
   if (password !== by("again").value) {
-    fill(by("told"), problem(new Refused({ title: "The two passwords differ", detail: "type the same one twice" })));
+    fill(
+      by("told"),
+      problem(
+        new Refused({
+          title: "The two passwords differ",
+          detail: "type the same one twice",
+        }),
+      ),
+    );
     by("again").focus();
     return;
   }
-  const made = await run(by("told"), async () => { await post("/api/setup", { token, name, password });
+  const made = await run(by("told"), async () => {
+    await post("/api/setup", { token, name, password });
     await post("/api/login", { name, password });
     return true;
   });

@@ -1,15 +1,22 @@
 // Tells, where a call was made, what came of it; and asks before one is made.
 
-import { h, fill } from "./dom.js";
+import { fill, h, remember } from "./dom.js";
 import { Refused } from "./api.js";
 
 /** A refusal in words: what, why, and each single reason. */
 export function problem(error) {
   const known = error instanceof Refused;
   if (!known) console.error(error);
-  const box = h("div", { class: "problem", role: "alert" }, h("strong", {}, known ? error.title : "The page failed"), h("div", { dir: "auto" }, error.message));
+  const box = h(
+    "div",
+    { class: "problem", role: "alert" },
+    h("strong", {}, known ? error.title : "The page failed"),
+    h("div", { dir: "auto" }, error.message),
+  );
   if (known && error.errors.length > 0) {
-    box.append(h("ul", {}, ...error.errors.map((reason) => h("li", {}, h("code", {}, reason.at), `: ${reason.detail}`))));
+    box.append(
+      h("ul", {}, ...error.errors.map((reason) => h("li", {}, h("code", {}, reason.at), `: ${reason.detail}`))),
+    );
   }
   if (known && error.retryAfter) box.append(h("div", {}, `Try again in ${error.retryAfter} s.`));
   return box;
@@ -18,7 +25,17 @@ export function problem(error) {
 /** A note that something was done, with a way to undo it if there is one. */
 export function done(text, undo) {
   const place = h("div");
-  const button = undo && h("button", { type: "button", class: "small", onclick: () => run(place, undo.act, undo.done) }, undo.label);
+  const button =
+    undo &&
+    h(
+      "button",
+      {
+        type: "button",
+        class: "small",
+        onclick: () => run(place, undo.act, undo.done),
+      },
+      undo.label,
+    );
   place.append(h("div", { class: "done", role: "status" }, h("span", { dir: "auto" }, text), button || ""));
   return place;
 }
@@ -44,15 +61,47 @@ export async function run(place, act, words) {
 export function ask(question) {
   return new Promise((resolve) => {
     const told = h("div");
-    const reason = h("input", { id: "reason", maxlength: "500", autocomplete: "off", required: question.reason === "required" });
+    const reason = h("input", {
+      id: "reason",
+      maxlength: "500",
+      autocomplete: "off",
+      required: question.reason === "required",
+    });
     const label = question.reason === "required" ? "Reason" : "Reason (optional)";
-    const submit = h("button", { class: question.danger ? "danger primary" : "primary", type: "submit" }, question.button);
+    const submit = h(
+      "button",
+      { class: question.danger ? "danger primary" : "primary", type: "submit" },
+      question.button,
+    );
     let answer;
-    const form = h("form", { method: "dialog" },
-      h("h2", { id: "question", dir: "auto" }, question.title), h("p", {}, question.what),
-      question.reason && h("label", { for: "reason" }, label), question.reason && reason, told,
-      h("div", { class: "row buttons" }, h("button", { type: "button", onclick: () => dialog.close() }, "Cancel"), submit));
-    const dialog = h("dialog", { "aria-labelledby": "question", onclose: () => { dialog.remove(); resolve(answer); } }, form);
+    const form = h(
+      "form",
+      { method: "dialog" },
+      h("h2", { id: "question", dir: "auto" }, question.title),
+      h("p", {}, question.what),
+      question.reason && h("label", { for: "reason" }, label),
+      question.reason && reason,
+      told,
+      h(
+        "div",
+        { class: "row buttons" },
+        h("button", { type: "button", onclick: () => dialog.close() }, "Cancel"),
+        submit,
+      ),
+    );
+    const dialog = h(
+      "dialog",
+      {
+        "aria-labelledby": "question",
+        onclose: () => {
+          dialog.remove();
+          refocus();
+          resolve(answer);
+        },
+      },
+      form,
+    );
+    const refocus = remember(document.activeElement);
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
       submit.disabled = true;

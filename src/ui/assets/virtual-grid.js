@@ -22,7 +22,12 @@ export class VirtualGrid {
     this.spare = [];
     this.room = h("ul", { class: "room", "aria-label": cell.label });
     frame.replaceChildren(this.room);
-    const soon = () => { this.frameRequest ||= requestAnimationFrame(() => { this.frameRequest = 0; this.layout(); }); };
+    const soon = () => {
+      this.frameRequest ||= requestAnimationFrame(() => {
+        this.frameRequest = 0;
+        this.layout();
+      });
+    };
     window.addEventListener("scroll", soon, { passive: true });
     window.addEventListener("resize", soon);
     new ResizeObserver(soon).observe(frame);
@@ -90,7 +95,10 @@ export class VirtualGrid {
     const index = number === this.focused ? 0 : -1;
     if (cell.content.tabIndex !== index) cell.content.tabIndex = index;
     const { style } = cell.place;
-    const [width, transform] = [`${this.width}px`, `translate(${(number % this.columns) * (this.width + GAP)}px, ${Math.floor(number / this.columns) * this.step}px)`];
+    const [width, transform] = [
+      `${this.width}px`,
+      `translate(${(number % this.columns) * (this.width + GAP)}px, ${Math.floor(number / this.columns) * this.step}px)`,
+    ];
     if (style.width !== width) style.width = width;
     if (style.transform !== transform) style.transform = transform;
   }
@@ -125,7 +133,14 @@ export class VirtualGrid {
 
   move(event) {
     const { columns } = this;
-    const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns, Home: -Infinity, End: Infinity };
+    const steps = {
+      ArrowRight: 1,
+      ArrowLeft: -1,
+      ArrowDown: columns,
+      ArrowUp: -columns,
+      Home: -Infinity,
+      End: Infinity,
+    };
     const step = steps[event.key];
     if (step === undefined || this.items.length === 0) return;
     event.preventDefault();
