@@ -6,6 +6,8 @@
 mod builtin;
 #[path = "../../../sim/src/check.rs"]
 mod check;
+#[path = "../../../sim/src/file.rs"]
+mod file;
 #[path = "../../../sim/src/freshness.rs"]
 mod freshness;
 #[path = "../../../sim/src/host.rs"]
