@@ -1,12 +1,15 @@
 //! Operators: people and tools that interfere at bad moments.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use pulse::engine::{Command, Millis, Settings, SettingsDraft, Timestamp};
+use serde_json::Value;
 
 use crate::host::Host;
 use crate::scenario::{Action, Operator, Scenario};
 use crate::streams::Stream;
+use crate::with_router::Script;
 
 /// How long until an operator undoes what they did, at the most.
 const SECOND_THOUGHTS: u64 = 60_000;
@@ -21,6 +24,8 @@ pub(crate) enum Request {
     Discharge(Vec<usize>),
     Enlist(Vec<usize>),
     EditHost(usize),
+    /// The health answer as it was told at this moment, to be held against the truth.
+    Look(Arc<Value>),
 }
 
 /// Everybody who interferes, and what they have yet to undo.
@@ -30,6 +35,8 @@ pub(crate) struct Operators {
     errands: BTreeMap<(Timestamp, u64), Request>,
     errand: u64,
     other_settings: Settings,
+    /// Whether they ask one by one, when everything else of the moment has happened.
+    one_by_one: bool,
 }
 
 #[derive(Debug)]
@@ -51,7 +58,19 @@ impl Operators {
             errands: BTreeMap::new(),
             errand: 0,
             other_settings: other_settings(scenario),
+            one_by_one: false,
         }
+    }
+
+    /// Operators who ask for exactly this from now on, one by one.
+    pub(crate) fn follow(&mut self, script: Script) {
+        self.people.clear();
+        self.errands = script.into_iter().zip(0..).map(|((at, request), number)| ((at, number), request)).collect();
+        self.one_by_one = true;
+    }
+
+    pub(crate) fn ask_one_by_one(&self) -> bool {
+        self.one_by_one
     }
 
     pub(crate) fn stop(&mut self) {

@@ -1,5 +1,7 @@
 //! One run of a scenario, and what came of it.
 
+use std::collections::BTreeMap;
+
 use pulse::engine::{Millis, Timestamp};
 use serde::Serialize;
 
@@ -8,6 +10,7 @@ use crate::judge::SOMETIMES;
 use crate::report::Recording;
 use crate::scenario::{Expect, Others, Scenario};
 use crate::violation::{Rule, Violation};
+use crate::with_router::Script;
 use crate::world::{Policy, World};
 
 /// Time for the last penalties to pass, beyond the longest of them.
@@ -56,6 +59,9 @@ pub struct Report {
     /// How old readings were and how long things stayed unseen, if that was asked for.
     #[serde(skip)]
     pub ages: Option<Ages>,
+    /// How often the router answered a call with each status, if there was one.
+    #[serde(skip)]
+    pub answers: BTreeMap<u16, u64>,
     /// The trace's lines, if they were kept.
     #[serde(skip)]
     pub trace: Vec<String>,
@@ -91,7 +97,22 @@ pub fn run_watched(
     every: Millis,
     watch: impl FnMut(Timestamp),
 ) -> Report {
+    run_in(World::new(scenario, seed, options), (scenario, seed, options), every, watch)
+}
+
+/// The same with operators who ask for exactly what `script` says.
+pub(crate) fn run_script(scenario: &Scenario, seed: u64, options: RunOptions, script: Script) -> Report {
     let mut world = World::new(scenario, seed, options);
+    world.follow(script);
+    run_in(world, (scenario, seed, options), Millis::MAX, |_| {})
+}
+
+fn run_in(
+    mut world: World<'_>,
+    (scenario, seed, options): (&Scenario, u64, RunOptions),
+    every: Millis,
+    watch: impl FnMut(Timestamp),
+) -> Report {
     let mut ages = None;
     // A panic is a finding like any other: it has a seed, a moment, and a smaller world that panics too.
     let whole = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -120,6 +141,7 @@ pub fn run_watched(
         trace_hash: format!("{:016x}", world.trace.hash()),
         sometimes: world.judge.sometimes,
         ages,
+        answers: BTreeMap::new(),
         recording: world.recorder.take().map(|recorder| Box::new(recorder.finish(world.now(), &violations))),
         violations,
         trace: world.trace.into_lines(),

@@ -9,18 +9,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::{BoxFuture, FutureExt, join_all};
 use pulse::engine::{
-    Adaptive, Command, Engine, Event, InstanceKey, InstanceSpec, IntervalPolicy, Reference, SettingsDraft, Timestamp,
+    Adaptive, Command, Engine, Event, FleetEvent, InstanceKey, InstanceSpec, IntervalPolicy, Reference, SettingsDraft,
+    Timestamp, What,
 };
 use pulse::runtime::{Clock, Driver, Handle, PollCost, PollReport, PollRequest, Subscriber, TokioClock, Transport};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::SteppedClock;
+use crate::desk::settle;
 use crate::host::Host;
 use crate::operators::{Operators, Request};
 use crate::run::{Report, RunOptions, longest_penalty, run};
 use crate::scenario::{FaultKind, Scenario};
 use crate::trace::Trace;
 use crate::violation::{Rule, Violation};
+use crate::with_router::Shift;
 use crate::world::Policy;
 
 /// Runs `scenario` both by the simulator's loop and by the daemon's driver, and compares the traces.
@@ -34,7 +37,7 @@ pub fn run_stack(scenario: &Scenario, seed: u64, options: RunOptions) -> Report 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = runtime.expect("a runtime without sockets needs nothing that a system could refuse");
     let trace = runtime.block_on(drive(&scenario, seed, options.policy));
-    let hash = format!("{:016x}", trace.hash());
+    let hash = format!("{trace:016x}");
     if report.passed() && hash != report.trace_hash {
         let detail = format!("the simulator's loop gives {}, the daemon's driver {hash}", report.trace_hash);
         report.violations.push(Violation { rule: Rule::Determinism, at: Timestamp::ZERO, detail });
@@ -44,7 +47,7 @@ pub fn run_stack(scenario: &Scenario, seed: u64, options: RunOptions) -> Report 
     report
 }
 
-fn without_foreign_faults(scenario: &Scenario) -> Scenario {
+pub(crate) fn without_foreign_faults(scenario: &Scenario) -> Scenario {
     const FOREIGN: [FaultKind; 4] =
         [FaultKind::Stall, FaultKind::Crash, FaultKind::LateAnswers, FaultKind::DoubledAnswers];
     let mut scenario = scenario.clone();
@@ -65,7 +68,7 @@ fn lock(world: &SharedWorld) -> std::sync::MutexGuard<'_, Shared> {
     world.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-struct SimulatedHosts {
+pub(crate) struct SimulatedHosts {
     world: SharedWorld,
     clock: Arc<TokioClock>,
 }
@@ -91,37 +94,75 @@ impl Transport for SimulatedHosts {
     }
 }
 
-struct Tracer(Arc<Mutex<Trace>>);
+/// What is heard of the driver.
+pub(crate) struct Heard {
+    trace: Trace,
+    /// When each command was done, or refused by the engine.
+    pub(crate) commands: Vec<Timestamp>,
+}
 
-impl Subscriber<()> for Tracer {
-    fn event(&mut self, event: &Event, _key: Option<&InstanceKey>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take(event);
+pub(crate) type SharedTrace = Arc<Mutex<Heard>>;
+
+pub(crate) fn lock_trace(trace: &SharedTrace) -> std::sync::MutexGuard<'_, Heard> {
+    trace.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Heard {
+    pub(crate) fn hash(&self) -> u64 {
+        self.trace.hash()
     }
 }
 
-async fn drive(scenario: &Scenario, seed: u64, policy: Policy) -> Trace {
-    let clock = Arc::new(TokioClock::start_at(jiff::Timestamp::UNIX_EPOCH));
-    let hosts = Host::all(scenario, seed);
-    let world = Arc::new(Mutex::new(Shared { scenario: scenario.clone(), hosts, calm: false }));
-    let policy: Box<dyn IntervalPolicy> = match policy {
-        Policy::Default => Box::new(Adaptive),
-        Policy::Reference => Box::new(Reference),
-    };
-    let engine = Engine::with_policy(scenario.valid_settings(), policy, seed, Timestamp::ZERO);
-    let transport = SimulatedHosts { world: Arc::clone(&world), clock: Arc::clone(&clock) };
-    let stepped = Arc::new(SteppedClock::new(Arc::clone(&clock), scenario));
-    let (driver, handle) = Driver::new(engine, stepped, Arc::new(transport));
-    let trace = Arc::new(Mutex::new(Trace::new(false)));
+struct Tracer(SharedTrace);
+
+impl Subscriber<()> for Tracer {
+    fn event(&mut self, event: &Event, _key: Option<&InstanceKey>) {
+        let mut heard = lock_trace(&self.0);
+        heard.trace.take(event);
+        if let What::Fleet(FleetEvent::CommandDone { .. }) = event.what {
+            heard.commands.push(event.at);
+        }
+    }
+}
+
+/// The driver, its hosts and its operators, before anything happens.
+pub(crate) struct Stage<'a> {
+    pub(crate) driver: Driver<SteppedClock, SimulatedHosts>,
+    pub(crate) handle: Handle,
+    pub(crate) stepped: Arc<SteppedClock>,
+    pub(crate) people: People<'a>,
+    pub(crate) trace: SharedTrace,
+}
+
+impl<'a> Stage<'a> {
+    pub(crate) fn set(scenario: &'a Scenario, seed: u64, policy: Policy) -> Self {
+        let clock = Arc::new(TokioClock::start_at(jiff::Timestamp::UNIX_EPOCH));
+        let hosts = Host::all(scenario, seed);
+        let world = Arc::new(Mutex::new(Shared { scenario: scenario.clone(), hosts, calm: false }));
+        let policy: Box<dyn IntervalPolicy> = match policy {
+            Policy::Default => Box::new(Adaptive),
+            Policy::Reference => Box::new(Reference),
+        };
+        let engine = Engine::with_policy(scenario.valid_settings(), policy, seed, Timestamp::ZERO);
+        let transport = SimulatedHosts { world: Arc::clone(&world), clock: Arc::clone(&clock) };
+        let stepped = Arc::new(SteppedClock::new(Arc::clone(&clock), scenario));
+        let (driver, handle) = Driver::new(engine, Arc::clone(&stepped), Arc::new(transport));
+        let trace = Arc::new(Mutex::new(Heard { trace: Trace::new(false), commands: Vec::new() }));
+        let driver = driver.subscribe(Tracer(Arc::clone(&trace)));
+        let people = People::new(scenario, seed, world, handle.clone(), clock);
+        Self { driver, handle, stepped, people, trace }
+    }
+}
+
+async fn drive(scenario: &Scenario, seed: u64, policy: Policy) -> u64 {
     let stop = CancellationToken::new();
-    let driver = driver.subscribe(Tracer(Arc::clone(&trace))).run(stop.clone());
-    let people = People::new(scenario, seed, world, handle, clock);
-    let ((), _) = tokio::join!(people.act(stop), driver);
-    Arc::into_inner(trace)
-        .map_or_else(|| Trace::new(false), |trace| trace.into_inner().unwrap_or_else(PoisonError::into_inner))
+    let Stage { driver, people, trace, .. } = Stage::set(scenario, seed, policy);
+    let ((), _) = tokio::join!(people.act(stop.clone()), driver.run(stop));
+    lock_trace(&trace).hash()
 }
 
 /// Everybody who talks to the daemon, at the moments that the scenario says.
-struct People<'a> {
+pub(crate) struct People<'a> {
     scenario: &'a Scenario,
     operators: Operators,
     enlisted: Vec<bool>,
@@ -138,16 +179,42 @@ impl<'a> People<'a> {
         Self { scenario, operators, enlisted, settings: scenario.valid_settings(), world, handle, clock }
     }
 
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     async fn act(mut self, stop: CancellationToken) {
-        let end = Timestamp::ZERO + self.scenario.length();
-        let first = vec![self.inventory()];
-        self.send(first).await;
+        let end = self.begin().await;
         while let Some(at) = self.operators.next_time().filter(|at| *at <= end) {
             self.clock.sleep_until(at).await;
             let due = self.operators.due(self.clock.now(), &lock(&self.world).hosts);
             let asked = due.into_iter().map(|request| self.ask(request)).collect();
             self.send(asked).await;
         }
+        self.end(end, stop).await;
+    }
+
+    /// The same, with everything asked for one by one, and commands through the router.
+    pub(crate) async fn act_through(mut self, shift: &mut Shift, trace: &SharedTrace, stop: CancellationToken) {
+        let end = self.begin().await;
+        while let Some(at) = self.operators.next_time().filter(|at| Shift::is_open(*at, end)) {
+            self.clock.sleep_until(at).await;
+            let now = self.clock.now();
+            let due = self.operators.due(now, &lock(&self.world).hosts);
+            for request in due.into_iter().filter(|_| Shift::is_open(now, end)) {
+                shift.serve(request, &mut self, trace).await;
+            }
+        }
+        self.end(end, stop).await;
+    }
+
+    async fn begin(&mut self) -> Timestamp {
+        let first = vec![self.inventory()];
+        self.send(first).await;
+        Timestamp::ZERO + self.scenario.length()
+    }
+
+    async fn end(mut self, end: Timestamp, stop: CancellationToken) {
         self.let_pass(end).await;
         if self.scenario.expect.liveness {
             self.calm_down(end).await;
@@ -159,9 +226,7 @@ impl<'a> People<'a> {
     async fn let_pass(&self, moment: Timestamp) {
         self.clock.sleep_until(moment).await;
         // Whatever happens at this very moment takes its turns before anything else is asked.
-        for _ in 0..64 {
-            tokio::task::yield_now().await;
-        }
+        settle().await;
     }
 
     async fn calm_down(&mut self, end: Timestamp) {
@@ -183,7 +248,7 @@ impl<'a> People<'a> {
     }
 
     /// The driver outlives everybody who asks, so no call can fail.
-    fn ask(&mut self, request: Request) -> BoxFuture<'static, ()> {
+    pub(crate) fn ask(&mut self, request: Request) -> BoxFuture<'static, ()> {
         let handle = self.handle.clone();
         match request {
             Request::Command(command) => async move {
@@ -202,6 +267,7 @@ impl<'a> People<'a> {
                 lock(&self.world).hosts[host].spec.revision += 1;
                 self.inventory()
             }
+            Request::Look(_) => async {}.boxed(),
         }
     }
 

@@ -53,6 +53,10 @@ pub enum Rule {
     Verify,
     /// The health answer agrees with what truly happened.
     TrueHealth,
+    /// No call is carried out for whoever has not the role, and none that could not be audited.
+    Authorised,
+    /// Every call that was carried out is in the audit log once, and the log proves itself.
+    Audited,
     /// Every command is answered once.
     CommandAnswered,
     /// The live queue is as deep as the scenario allows.

@@ -20,6 +20,7 @@ use crate::run::{RunOptions, longest_run};
 use crate::scenario::{FaultKind, Scenario};
 use crate::trace::Trace;
 use crate::violation::Rule;
+use crate::with_router::{Script, difference};
 
 /// Steps at one instant before the world says that time stands still.
 const MAX_STEPS_AT_ONCE: u32 = 100_000;
@@ -127,6 +128,11 @@ impl<'a> World<'a> {
             watch: keep_ages.then(|| Watch::new(count, warm_up)),
             commands: 0,
         }
+    }
+
+    /// Has operators ask for exactly this.
+    pub(crate) fn follow(&mut self, script: Script) {
+        self.operators.follow(script);
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -238,9 +244,21 @@ impl<'a> World<'a> {
             self.judge.delivering(ticket, &outcome);
             self.handle(Input::Finished { ticket, outcome });
         }
-        for request in self.operators.due(self.now, &self.hosts) {
-            self.serve(request);
+        let requests = self.operators.due(self.now, &self.hosts);
+        if self.operators.ask_one_by_one() {
+            self.tick_if_due();
+            for request in requests {
+                self.serve(request);
+                self.tick_if_due();
+            }
+        } else {
+            requests.into_iter().for_each(|request| self.serve(request));
+            self.tick_if_due();
         }
+        self.judge.judge_wakeup(self.engine.next_wakeup());
+    }
+
+    fn tick_if_due(&mut self) {
         if self.engine.next_wakeup().is_some_and(|at| at <= self.now) {
             self.handle(Input::Tick);
             if let Err(violation) = self.engine.verify_after_tick() {
@@ -248,7 +266,6 @@ impl<'a> World<'a> {
             }
             self.judge.judge_tick(self.now);
         }
-        self.judge.judge_wakeup(self.engine.next_wakeup());
     }
 
     fn serve(&mut self, request: Request) {
@@ -278,6 +295,11 @@ impl<'a> World<'a> {
             Request::EditHost(host) => {
                 self.hosts[host].spec.revision += 1;
                 self.send_inventory();
+            }
+            Request::Look(told) => {
+                if let Some(detail) = difference(&told, &self.engine, self.now) {
+                    self.judge.accuse(Rule::TrueHealth, || format!("over HTTP: {detail}"));
+                }
             }
         }
     }

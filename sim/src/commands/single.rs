@@ -73,6 +73,7 @@ pub(super) struct Outputs {
 enum Mode {
     Engine,
     Stack,
+    Router,
 }
 
 pub(super) fn span(text: &str) -> Result<Millis, String> {
@@ -123,6 +124,7 @@ impl Variation {
         let report = match self.mode {
             Mode::Engine => sim::run(scenario, seed, options),
             Mode::Stack => sim::run_stack(scenario, seed, options),
+            Mode::Router => sim::run_router(scenario, seed, options),
         };
         Timed { source: source.to_owned(), report, took: watch.elapsed(), options: self.words() }
     }
@@ -130,7 +132,11 @@ impl Variation {
     /// As it is written on the command line.
     fn words(self) -> String {
         let duration = self.duration.map_or(String::new(), |span| format!(" --duration {span}"));
-        let mode = if self.mode == Mode::Stack { " --mode stack" } else { "" };
+        let mode = match self.mode {
+            Mode::Engine => "",
+            Mode::Stack => " --mode stack",
+            Mode::Router => " --mode router",
+        };
         duration + mode
     }
 }

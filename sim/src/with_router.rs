@@ -1,0 +1,144 @@
+//! The daemon's driver and its real router in one world: what operators ask for goes through HTTP, roles, limits and audit.
+//!
+//! Whatever reached the engine is then played to the simulator's loop at the same moments, which has to give the same
+//! events; so the judge's word on them, and on what the health answer told, holds for the router too.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use pulse::engine::{Engine, Millis, Timestamp};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::desk::{Desk, settle};
+use crate::operators::Request;
+use crate::run::{Report, RunOptions, run_script};
+use crate::scenario::Scenario;
+use crate::stack::{People, SharedTrace, Stage, lock_trace, without_foreign_faults};
+use crate::violation::{Rule, Violation};
+
+/// Before the end, this long nothing is asked any more, so that a disk that stalls delays nothing beyond it.
+const LAST_CALLS: Millis = Millis::from_secs(40);
+/// Requests from one look at the health answer to the next.
+const REQUESTS_A_LOOK: u64 = 4;
+
+/// What truly reached the engine, and when; and what was seen in between.
+pub(crate) type Script = Vec<(Timestamp, Request)>;
+
+/// Runs `scenario` with operators who call the real router, and holds router, audit log and engine to their rules.
+///
+/// # Panics
+/// The operating system gives no runtime or no folder.
+pub fn run_router(scenario: &Scenario, seed: u64, options: RunOptions) -> Report {
+    let scenario = without_foreign_faults(scenario);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime = runtime.expect("a runtime without sockets needs nothing that a system could refuse");
+    let played = runtime.block_on(play(&scenario, seed, options)).expect("there is a folder to keep keys in");
+    let mut report = run_script(&scenario, seed, options, played.script);
+    report.mode = "router";
+    if report.passed() && played.hash != report.trace_hash {
+        let detail = format!("the simulator's loop gives {}, the daemon {}", report.trace_hash, played.hash);
+        report.violations.push(Violation { rule: Rule::Determinism, at: Timestamp::ZERO, detail });
+    }
+    report.violations.extend(played.violations);
+    report.verdict = if report.passed() { "pass" } else { "fail" };
+    report.trace_hash = played.hash;
+    report.answers = played.answers;
+    report
+}
+
+struct Played {
+    hash: String,
+    script: Script,
+    violations: Vec<Violation>,
+    answers: BTreeMap<u16, u64>,
+}
+
+async fn play(scenario: &Scenario, seed: u64, options: RunOptions) -> Result<Played, Box<dyn std::error::Error>> {
+    let stage = Stage::set(scenario, seed, options.policy);
+    let desk = Desk::open(stage.handle.clone(), stage.stepped.clone(), scenario, seed).await?;
+    let stop = CancellationToken::new();
+    let mut shift = Shift { desk, script: Vec::new(), violations: Vec::new(), requests: 0 };
+    let Stage { driver, people, trace, .. } = stage;
+    let ((), _) = tokio::join!(people.act_through(&mut shift, &trace, stop.clone()), driver.run(stop));
+    let at = Timestamp::ZERO + scenario.length();
+    let answers = shift.desk.answers();
+    let wrong = shift.desk.audit().await?;
+    shift.violations.extend(wrong.into_iter().map(|detail| Violation { rule: Rule::Audited, at, detail }));
+    let hash = format!("{:016x}", lock_trace(&trace).hash());
+    Ok(Played { hash, script: shift.script, violations: shift.violations, answers })
+}
+
+/// What is asked through the router, and what came of it.
+pub(crate) struct Shift {
+    desk: Desk,
+    script: Script,
+    violations: Vec<Violation>,
+    requests: u64,
+}
+
+impl Shift {
+    /// Whether there is still time to ask for something.
+    pub(crate) fn is_open(now: Timestamp, end: Timestamp) -> bool {
+        now + LAST_CALLS <= end
+    }
+
+    /// Has one request served: a command by the router, anything else as it was before.
+    pub(crate) async fn serve(&mut self, request: Request, people: &mut People<'_>, trace: &SharedTrace) {
+        settle().await;
+        let before = lock_trace(trace).commands.len();
+        let Request::Command(command) = &request else {
+            self.script.push((people.now(), request.clone()));
+            people.ask(request).await;
+            return;
+        };
+        let answer = self.desk.ask(command).await;
+        settle().await;
+        let done = lock_trace(trace).commands[before..].to_vec();
+        let mut accuse = |rule, told: &str| {
+            let detail = format!("{} was answered with {}: {told}", answer.what, answer.status);
+            self.violations.push(Violation { rule, at: people.now(), detail });
+        };
+        if !answer.allowed && !matches!(answer.status.as_u16(), 401 | 403 | 429) {
+            accuse(Rule::Authorised, "the caller has not the role");
+        }
+        let status = answer.status.as_u16();
+        let expected = usize::from(answer.allowed && !matches!(status, 400 | 429 | 503));
+        if status >= 500 && status != 503 {
+            accuse(Rule::Authorised, "it broke");
+        }
+        if done.len() != expected {
+            accuse(Rule::Authorised, &format!("{} commands reached the engine, not {expected}", done.len()));
+        }
+        self.script.extend(done.into_iter().map(|at| (at, request.clone())));
+        self.requests += 1;
+        if self.requests.is_multiple_of(REQUESTS_A_LOOK) {
+            let (status, health) = self.desk.health().await;
+            if status.is_success() {
+                self.script.push((people.now(), Request::Look(Arc::new(health))));
+            }
+        }
+    }
+}
+
+/// How what the health answer told differs from what the engine says, which the judge holds to the truth.
+pub(crate) fn difference(told: &Value, engine: &Engine, now: Timestamp) -> Option<String> {
+    if told["enabled"] != engine.settings().adaptive {
+        return Some(format!("`enabled` is {}", told["enabled"]));
+    }
+    let rows = told["instances"].as_array()?;
+    rows.iter().find_map(|row| {
+        let key = row["key"].as_str()?;
+        let Some(truth) = key.parse().ok().and_then(|key| engine.instance_health(&key, now)) else {
+            return Some(format!("{key} is not in the fleet"));
+        };
+        let breaker = truth.breaker.as_ref().map_or("unknown", |breaker| breaker.state.as_str());
+        let told = [
+            (row["pollStatus"]["consecutiveFailures"] == truth.consecutive_failures, "failures"),
+            (row["pollStatus"]["lastSuccess"].is_null() == truth.last_success.is_none(), "last success"),
+            (row["breaker"]["state"] == breaker, "breaker"),
+            (row["deadLetter"]["present"] == truth.dead_letter.is_some(), "dead letter"),
+        ];
+        told.iter().find(|(same, _)| !same).map(|(_, what)| format!("{key}: {what} is not {truth:?}, but {row}"))
+    })
+}
