@@ -32,6 +32,14 @@ run() {
     [ "$code" -le "$worst" ] || worst=$code
 }
 
+# Runs of the swarm through the real router, from this seed on, until one is broken.
+routed() {
+    for n in $(seq "$2"); do
+        "$sim" run swarm --mode router --seed $(($1 + n)) >"$out/router-run.txt" || { cat "$out/router-run.txt"; return 1; }
+    done
+    echo "$2 runs, 0 broken"
+}
+
 # The same seed for everything that one night runs, and another one every night.
 seed=$(($(date +%s) / 86400))
 run fuzz "$fuzz" --requests 1000000 --seed "$seed"
@@ -39,5 +47,6 @@ run virtual "$soak" --virtual 240m --seed "$seed" --out "$out/virtual"
 run farm-documented "$sim" farm integration soak --seeds $((seeds / 10)) --from $((seed * 1000))
 run farm-all "$sim" farm --seeds $((seeds / 20)) --from $((seed * 1000))
 run farm-swarm "$sim" farm swarm --seeds "$seeds" --from $((seed * 1000))
+run router routed $((seed * 1000)) $((seeds / 20))
 run real "$soak" --minutes "$minutes" --seed "$seed" --out "$out/real"
 exit "$worst"
