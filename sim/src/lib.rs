@@ -20,6 +20,7 @@ mod shrink;
 mod stack;
 mod streams;
 mod swarm;
+mod told;
 mod trace;
 mod values;
 mod violation;

@@ -9,7 +9,6 @@ use serde_json::Value;
 use crate::host::Host;
 use crate::scenario::{Action, Operator, Scenario};
 use crate::streams::Stream;
-use crate::with_router::Script;
 
 /// How long until an operator undoes what they did, at the most.
 const SECOND_THOUGHTS: u64 = 60_000;
@@ -27,6 +26,9 @@ pub(crate) enum Request {
     /// The health answer as it was told at this moment, to be held against the truth.
     Look(Arc<Value>),
 }
+
+/// What is asked, and when.
+pub(crate) type Script = Vec<(Timestamp, Request)>;
 
 /// Everybody who interferes, and what they have yet to undo.
 #[derive(Debug)]

@@ -7,10 +7,10 @@ use serde::Serialize;
 
 use crate::freshness::Ages;
 use crate::judge::SOMETIMES;
+use crate::operators::Script;
 use crate::report::Recording;
 use crate::scenario::{Expect, Others, Scenario};
 use crate::violation::{Rule, Violation};
-use crate::with_router::Script;
 use crate::world::{Policy, World};
 
 /// Time for the last penalties to pass, beyond the longest of them.

@@ -6,12 +6,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pulse::engine::{Engine, Millis, Timestamp};
-use serde_json::Value;
+use pulse::engine::{Millis, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use crate::desk::{Desk, settle};
-use crate::operators::Request;
+use crate::operators::{Request, Script};
 use crate::run::{Report, RunOptions, run_script};
 use crate::scenario::Scenario;
 use crate::stack::{People, SharedTrace, Stage, lock_trace, without_foreign_faults};
@@ -21,9 +20,6 @@ use crate::violation::{Rule, Violation};
 const LAST_CALLS: Millis = Millis::from_secs(40);
 /// Requests from one look at the health answer to the next.
 const REQUESTS_A_LOOK: u64 = 4;
-
-/// What truly reached the engine, and when; and what was seen in between.
-pub(crate) type Script = Vec<(Timestamp, Request)>;
 
 /// Runs `scenario` with operators who call the real router, and holds router, audit log and engine to their rules.
 ///
@@ -119,26 +115,4 @@ impl Shift {
             }
         }
     }
-}
-
-/// How what the health answer told differs from what the engine says, which the judge holds to the truth.
-pub(crate) fn difference(told: &Value, engine: &Engine, now: Timestamp) -> Option<String> {
-    if told["enabled"] != engine.settings().adaptive {
-        return Some(format!("`enabled` is {}", told["enabled"]));
-    }
-    let rows = told["instances"].as_array()?;
-    rows.iter().find_map(|row| {
-        let key = row["key"].as_str()?;
-        let Some(truth) = key.parse().ok().and_then(|key| engine.instance_health(&key, now)) else {
-            return Some(format!("{key} is not in the fleet"));
-        };
-        let breaker = truth.breaker.as_ref().map_or("unknown", |breaker| breaker.state.as_str());
-        let told = [
-            (row["pollStatus"]["consecutiveFailures"] == truth.consecutive_failures, "failures"),
-            (row["pollStatus"]["lastSuccess"].is_null() == truth.last_success.is_none(), "last success"),
-            (row["breaker"]["state"] == breaker, "breaker"),
-            (row["deadLetter"]["present"] == truth.dead_letter.is_some(), "dead letter"),
-        ];
-        told.iter().find(|(same, _)| !same).map(|(_, what)| format!("{key}: {what} is not {truth:?}, but {row}"))
-    })
 }

@@ -14,13 +14,13 @@ use serde::{Deserialize, Serialize};
 use crate::freshness::{Ages, Watch};
 use crate::host::{Host, is_active};
 use crate::judge::Judge;
-use crate::operators::{Operators, Request};
+use crate::operators::{Operators, Request, Script};
 use crate::report::Recorder;
 use crate::run::{RunOptions, longest_run};
 use crate::scenario::{FaultKind, Scenario};
+use crate::told::difference;
 use crate::trace::Trace;
 use crate::violation::Rule;
-use crate::with_router::{Script, difference};
 
 /// Steps at one instant before the world says that time stands still.
 const MAX_STEPS_AT_ONCE: u32 = 100_000;

@@ -27,6 +27,8 @@ mod scenario;
 mod streams;
 #[path = "../../../sim/src/swarm.rs"]
 mod swarm;
+#[path = "../../../sim/src/told.rs"]
+mod told;
 #[path = "../../../sim/src/trace.rs"]
 mod trace;
 #[path = "../../../sim/src/values.rs"]
