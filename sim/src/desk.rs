@@ -118,6 +118,7 @@ impl Desk {
             limits: RateLimits::new(Arc::clone(&clock)),
             proxies: Arc::default(),
             poll_log: PollLog::new().0,
+            program: pulse::update::Program::alone("0.0.0-sim"),
             events: EventFeed::new(Arc::clone(&clock)).0,
             stop: CancellationToken::new(),
             clock: Arc::clone(&clock),
