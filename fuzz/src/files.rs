@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use pulse::config::{Config, DataDir, Environment, Follower, Keyring};
 use pulse::targets::{Client, Connector};
+use serde_json::Value;
 
 use crate::calls::memory_folder;
 use crate::corpus::{self, HOST_SECRETS};
@@ -84,6 +85,10 @@ fn read(data_dir: &DataDir, keys: &Arc<Keyring>, secrets: &mut Secrets) -> Resul
             return Ok(format!("refused: {}", kind.split([' ', '(']).next().unwrap_or_default()));
         }
     };
+    let kept = std::fs::read(data_dir.instances_file()).map_err(|error| error.to_string())?;
+    if serde_json::from_slice(&kept).is_ok_and(|fleet| lies_open(&fleet, secrets)) {
+        return Ok("taken: a secret in a place that is shown".to_owned());
+    }
     let text = format!("{config:?}");
     if let Some(what) = secrets.told(text.as_bytes(), Place::Anywhere) {
         return Err(format!("the configuration's debug form tells {what}"));
@@ -112,5 +117,22 @@ fn read(data_dir: &DataDir, keys: &Arc<Keyring>, secrets: &mut Secrets) -> Resul
         _ if in_auth => Err("a secret stayed in the file in plain text".to_owned()),
         true => Ok("taken: an empty fleet".to_owned()),
         false => Ok("taken: a fleet".to_owned()),
+    }
+}
+
+/// Whether the mutator has put a secret where operators write what everybody may read: a name, or the path of a URL.
+fn lies_open(value: &Value, secrets: &mut Secrets) -> bool {
+    match value {
+        Value::Object(fields) => fields.iter().any(|(name, field)| match (name.as_str(), field) {
+            ("auth", _) => false,
+            ("url", Value::String(url)) => {
+                let shown = url.split('?').next().unwrap_or_default();
+                secrets.told(shown.as_bytes(), Place::Anywhere).is_some()
+            }
+            _ => lies_open(field, secrets),
+        }),
+        Value::Array(items) => items.iter().any(|item| lies_open(item, secrets)),
+        Value::String(text) => secrets.told(text.as_bytes(), Place::Anywhere).is_some(),
+        _ => false,
     }
 }
