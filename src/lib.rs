@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod engine;
 pub mod fleet;
 pub mod lab;
+pub mod notify;
 pub mod runtime;
 pub mod security;
 pub mod store;

@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
+use pulse::config::{Config, DataDir, Environment, LiveConfig};
 use pulse::engine::{
     ChangeHash, Effect, Effects, Engine, Failure, FailureKind, Input, InstanceSpec, Millis, Outcome, Settings,
     Timestamp, What,
 };
+use pulse::fleet::Fleet;
+use pulse::notify::Notifications;
 use pulse::runtime::{Clock, PollCost, PollReport, Subscriber, TokioClock};
 use pulse::telemetry::{LogSubscriber, Metrics, MetricsSubscriber};
 
@@ -28,7 +31,7 @@ impl Rig {
     }
 
     fn with_log(keys: &[&str], logs: bool) -> Self {
-        let metrics = Metrics::new();
+        let metrics = Metrics::with(|registry| registry.register_collector(Box::new(one_channel())));
         let clock = TokioClock::start_at("2026-01-01T00:00:00Z".parse().expect("the time is well formed"));
         let engine = Engine::new(Settings::default(), 42, Timestamp::ZERO);
         let mut rig = Self { engine, subscriber: metrics.subscriber(), metrics, clock, now: Timestamp::ZERO, logs };
@@ -125,6 +128,19 @@ fn served(text: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
         names.extend(labels.filter(|name| name != "le"));
     }
     metrics
+}
+
+/// The figures of one channel of notifications.
+fn one_channel() -> pulse::notify::Board {
+    let folder = tempfile::tempdir().expect("there is room for a folder");
+    let channel = r#"{"type": "webhook", "name": "chat", "url": "http://127.0.0.1:9/"}"#;
+    let settings = format!(r#"{{"notifications": {{"channels": [{channel}]}}}}"#);
+    std::fs::write(folder.path().join("system.json"), settings).expect("there is room for a file");
+    let data_dir = DataDir::open(folder.path()).expect("the folder can be used");
+    let config = Config::load(data_dir, &Environment::default()).expect("the settings are valid");
+    let clock: Arc<dyn Clock> = Arc::new(TokioClock::start());
+    let (notifications, ..) = Notifications::new(LiveConfig::new(config.system), clock.clone(), Fleet::new(clock));
+    notifications.board().clone()
 }
 
 /// The same, as the documentation has it.

@@ -13,6 +13,7 @@ use pulse::config::{Config, DataDir, Environment, Follower, LiveConfig};
 use pulse::configure::{Configurator, Followers};
 use pulse::engine::{ChangeHash, Engine, Failure, FailureKind, Millis, Outcome, Settings};
 use pulse::fleet::Fleet;
+use pulse::notify::Notifications;
 use pulse::runtime::{
     Clock, Drained, Driver, Handle, PollCost, PollReport, PollRequest, Subscriber, TokioClock, Transport,
 };
@@ -111,6 +112,7 @@ impl Daemon {
         handle.replace_inventory(specs).await.expect("the driver runs");
         let live = LiveConfig::new(config.system.clone());
         let followers = Followers { live: live.clone(), scheduler: Some((handle.clone(), fleet.clone())) };
+        let (notifications, ..) = Notifications::new(live.clone(), clock.clone(), fleet.clone());
         let api = Api {
             handle: handle.clone(),
             clock: clock.clone(),
@@ -123,6 +125,7 @@ impl Daemon {
             limits: RateLimits::new(clock),
             proxies: Arc::default(),
             events,
+            notifications,
             poll_log,
             stop: stop.clone(),
             program: Program::alone("0.0.0-bench"),

@@ -72,6 +72,8 @@ fn reads() -> Vec<Seed> {
         rare(4, seed("GET", "/api/config/history?before=900&limit=3", "")),
         rare(4, seed("GET", "/api/config/history/1?since=0", "")),
         seed("GET", "/api/config/history/2", ""),
+        seed("GET", "/api/notifications", ""),
+        seed("GET", "/api/updates/history", ""),
         seed("GET", "/api/security/tokens", ""),
         seed("GET", "/api/security/me", ""),
         seed("GET", "/api/security/me/sessions", ""),
@@ -123,6 +125,7 @@ fn configuration() -> Vec<Seed> {
     vec![
         with("POST", "/api/system/settings/update", &patch),
         with("POST", "/api/system/settings/update", &all_settings()),
+        with("POST", "/api/notifications/test", &json!({"channel": "chat", "reason": "is it there?"})),
         with("POST", "/api/config/nodes", &node("extra", 9)),
         with("POST", "/api/config/nodes", &node("spare", 10)),
         with("PUT", "/api/config/nodes/tcp::extra", &node("extra", 11)),

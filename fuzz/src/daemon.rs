@@ -15,6 +15,7 @@ use pulse::config::{Config, DataDir, Environment, Follower, Keyring, LiveConfig}
 use pulse::configure::{Configurator, Followers};
 use pulse::engine::{ChangeHash, Engine, Failure, FailureKind, Millis, Outcome};
 use pulse::fleet::Fleet;
+use pulse::notify::Notifications;
 use pulse::runtime::{Clock, Driver, Handle, PollCost, PollReport, PollRequest, TokioClock, Transport};
 use pulse::security::audit::AuditLog;
 use pulse::security::{
@@ -107,13 +108,12 @@ impl Daemon {
         let fleet = Fleet::new(any_clock.clone());
         let stop = CancellationToken::new();
         let (handle, events, poll_log) = schedule(&config, &fleet, &clock, &stop);
-        let keys = Keyring::read_or_make(folder)?;
+        let mut follower = Follower::new(&config);
+        follower.use_keys(Arc::new(Keyring::read_or_make(folder)?));
         keep_keys(folder, secrets)?;
         handle.replace_inventory(fleet.replace(&config.instances)).await?;
         let live = LiveConfig::new(config.system.clone());
         let followers = Followers { live: live.clone(), scheduler: Some((handle.clone(), fleet.clone())) };
-        let mut follower = Follower::new(&config);
-        follower.use_keys(Arc::new(keys));
         let configurator = Configurator::new(follower, followers, store, any_clock.clone(), audit.clone());
         configurator.begin().await;
         let networks = if how.proxied { vec!["127.0.0.0/8".parse()?, "2001:db8::/32".parse()?] } else { Vec::new() };
@@ -123,6 +123,7 @@ impl Daemon {
             limits: RateLimits::new(any_clock.clone()),
             proxies: Arc::new(TrustedProxies { networks, ..TrustedProxies::default() }),
             events,
+            notifications: Notifications::new(live.clone(), any_clock.clone(), fleet.clone()).0,
             stop: stop.clone(),
             clock: any_clock,
             fleet: fleet.clone(),

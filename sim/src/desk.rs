@@ -16,6 +16,7 @@ use pulse::config::{Config, DataDir, Environment, Follower, Keyring, LiveConfig}
 use pulse::configure::{Configurator, Followers};
 use pulse::engine::{Command, InstanceType, Millis};
 use pulse::fleet::Fleet;
+use pulse::notify::Notifications;
 use pulse::runtime::{Clock, Handle};
 use pulse::security::audit::{Attempt, AuditFilter, AuditLog, AuditPage, Conclusion, verify};
 use pulse::security::{Accounts, Caller, HashCost, Hasher, KeyFile, NewToken, RateLimits, Role, TokenStore};
@@ -120,6 +121,7 @@ impl Desk {
             poll_log: PollLog::new().0,
             program: pulse::update::Program::alone("0.0.0-sim"),
             events: EventFeed::new(Arc::clone(&clock)).0,
+            notifications: Notifications::new(live.clone(), Arc::clone(&clock), fleet.clone()).0,
             stop: CancellationToken::new(),
             clock: Arc::clone(&clock),
             fleet,

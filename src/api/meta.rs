@@ -118,6 +118,8 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         super::history::export,
         super::history::import,
         super::history::rekey,
+        super::notifications::show,
+        super::notifications::test,
         super::tokens::list,
         super::tokens::create,
         super::tokens::revoke,

@@ -17,6 +17,7 @@ mod instance;
 mod manage;
 mod meta;
 mod nodes;
+mod notifications;
 mod overview;
 mod peer;
 mod problem;
@@ -53,6 +54,7 @@ pub use manage::{
     BreakerResetAnswer, PauseAnswer, PollAnswer, RemovalAnswer, RetriesAnswer, RetryAnswer, RetryResultName, RetryRow,
 };
 pub use meta::openapi;
+pub use notifications::{ChannelRow, ChannelTestRow, ChannelTestsAnswer, ChannelsAnswer};
 pub use overview::{Figures, FleetState, Glance, OverviewRow};
 pub use peer::Peer;
 pub use problem::Problem;
@@ -65,6 +67,7 @@ pub use users::UserList;
 use crate::config::LiveConfig;
 use crate::configure::Configurator;
 use crate::fleet::Fleet;
+use crate::notify::Notifications;
 use crate::runtime::{Clock, Handle};
 use crate::security::audit::AuditLog;
 use crate::security::{Accounts, Principal, RateLimits, TokenStore, TrustedProxies};
@@ -101,6 +104,8 @@ pub struct Api {
     pub proxies: Arc<TrustedProxies>,
     /// What happened to each instance lately.
     pub poll_log: PollLog,
+    /// Whom operators have told what happens.
+    pub notifications: Notifications,
     /// What happens.
     pub events: EventFeed,
     /// Cancelled when answers that take their time have to end.

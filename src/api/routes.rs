@@ -7,8 +7,8 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::auth::{Gatekeeper, authorise};
 use super::{
-    Api, audit, events, health, history, instance, manage, meta, nodes, overview, session, settings, state, tokens,
-    troubles, updates, users,
+    Api, audit, events, health, history, instance, manage, meta, nodes, notifications, overview, session, settings,
+    state, tokens, troubles, updates, users,
 };
 use crate::security::Role;
 
@@ -109,6 +109,8 @@ routes! {
     POST   "/api/config/export"               ADMIN, Change("config.export") => history::export;
     POST   "/api/config/import"               ADMIN, Change("config.import") => history::import;
     POST   "/api/config/rekey"                ADMIN, Change("config.rekey") => history::rekey;
+    GET    "/api/notifications"               VIEWER, Read => notifications::show;
+    POST   "/api/notifications/test"          ADMIN, Management("notifications.test") => notifications::test;
     GET    "/api/security/tokens"             ADMIN, Read => tokens::list;
     POST   "/api/security/tokens"             ADMIN, Change("token.create") => tokens::create;
     DELETE "/api/security/tokens/{name}"      ADMIN, Change("token.revoke") => tokens::revoke;

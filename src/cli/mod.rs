@@ -11,6 +11,7 @@ mod config;
 mod demo;
 mod dlq;
 mod health;
+mod notify;
 mod offline;
 mod serve;
 mod token;
@@ -59,6 +60,7 @@ enum Command {
     Restore(backup::RestoreCommand),
     Config(config::ConfigCommand),
     User(user::UserCommand),
+    Notify(notify::NotifyCommand),
     Token(token::TokenCommand),
     Update(update::UpdateCommand),
     Completions(completions::Completions),
@@ -114,6 +116,7 @@ pub fn run(version: &'static str) -> ExitCode {
         Command::Restore(command) => command.run(&environment),
         Command::Config(command) => command.run(&environment),
         Command::User(command) => command.run(&environment),
+        Command::Notify(command) => command.run(&environment),
         Command::Token(command) => command.run(&environment),
         Command::Update(command) => command.run(&environment, version),
         Command::Completions(command) => command.run(),

@@ -336,8 +336,14 @@ pub fn settings_markdown() -> String {
         writeln!(page, "| `{name}` | `{environment}` | `{default}` | {allowed} | {help} |")
             .expect("writing to a String cannot fail");
     }
+    page.push_str(MARKDOWN_TAIL);
     page
 }
+
+const MARKDOWN_TAIL: &str = "
+Besides these, `notifications` tells whom to tell what happens, and how: see [notifications](notifications.md). It is
+written into the file by hand; calls leave it alone.
+";
 
 const MARKDOWN_HEAD: &str = "\
 # Settings

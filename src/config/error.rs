@@ -126,6 +126,8 @@ pub enum Problem {
     SecretElsewhere,
     #[error("refers to something on the daemon's machine; that is written into instances.json by hand")]
     ReferenceByHand,
+    #[error("is written into system.json by hand, since it names files and where their content goes")]
+    ByHand,
     #[error("names another instance than the one that is changed; remove that one and add this")]
     OtherInstance,
     #[error("cannot be encrypted, since the system gave no randomness; try again")]

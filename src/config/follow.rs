@@ -24,7 +24,7 @@ const LOOKS_PER_REFERENCED_LOOK: u32 = 15;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConfigEvent {
     /// These settings are in force now.
-    Settings(SystemConfig),
+    Settings(Box<SystemConfig>),
     /// This is the fleet now.
     Instances(Arc<[Instance]>),
     /// A file is broken or gone; what was accepted before stays in force.
@@ -120,6 +120,7 @@ impl Follower {
 
     /// These settings were written and are in force.
     pub fn accept_system(&mut self, system: SystemConfig) {
+        self.referenced_files.extend(system.referenced_files().iter().cloned());
         self.system = Followed::new(system, true);
     }
 
@@ -185,6 +186,7 @@ impl Follower {
         let instances = self.instances.follow(&instances_path, reading.instances.map(|list| list.map(Arc::from)));
 
         self.referenced_files = reading.referenced_files;
+        self.referenced_files.extend(self.system.accepted.referenced_files().iter().cloned());
         self.stamps = before.into_iter().map(|(stamp, file)| (file, stamp)).collect();
         for file in self.files() {
             self.stamps.entry(file).or_insert_with_key(|file| Stamp::of(file));
@@ -192,7 +194,7 @@ impl Follower {
         let event = |result: Result<ConfigEvent, ConfigErrors>, file| {
             result.unwrap_or_else(|errors| ConfigEvent::Refused { file, errors })
         };
-        let system = system.map(|result| event(result.map(ConfigEvent::Settings), system_path));
+        let system = system.map(|result| event(result.map(|it| ConfigEvent::Settings(Box::new(it))), system_path));
         let instances = instances.map(|result| event(result.map(ConfigEvent::Instances), instances_path));
         let snapshot = Snapshot {
             settings: self.system.refused.is_none().then(|| text_of(settings_text.as_ref(), NO_SETTINGS)),

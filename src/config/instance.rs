@@ -204,14 +204,16 @@ fn read_http(
 
 fn read_tcp(fields: &mut Fields<'_>, errors: &mut JsonErrors<'_>) -> Option<TcpCheck> {
     let host = fields.require("host", errors, |json| address::host(&json.into_text()?).ok_or(Problem::Host));
-    let port = fields.require("port", errors, |json| {
-        let number = json.as_number().and_then(serde_json::Number::as_u64);
-        number.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0).ok_or(Problem::Port)
-    });
+    let port = fields.require("port", errors, |json| port(&json));
     Some(TcpCheck { host: host?, port: port? })
 }
 
-fn short_text(json: Json, max_bytes: usize) -> Result<String, Problem> {
+pub(super) fn port(json: &Json) -> Result<u16, Problem> {
+    let number = json.as_number().and_then(serde_json::Number::as_u64);
+    number.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0).ok_or(Problem::Port)
+}
+
+pub(super) fn short_text(json: Json, max_bytes: usize) -> Result<String, Problem> {
     match json.into_text()? {
         text if text.is_empty() => Err(Problem::Empty),
         text if text.len() > max_bytes => Err(Problem::TooLong(text.len(), max_bytes)),
@@ -220,7 +222,7 @@ fn short_text(json: Json, max_bytes: usize) -> Result<String, Problem> {
     }
 }
 
-fn span_within(json: Json, range: RangeInclusive<Millis>) -> Result<Millis, Problem> {
+pub(super) fn span_within(json: Json, range: RangeInclusive<Millis>) -> Result<Millis, Problem> {
     let span = span_from_json(json)?;
     if range.contains(&span) {
         return Ok(span);

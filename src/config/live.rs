@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 
 use super::{ConfigErrors, SystemConfig};
 
@@ -16,17 +17,27 @@ pub type RefusedEdits = BTreeMap<PathBuf, ConfigErrors>;
 pub struct LiveConfig {
     system: Arc<ArcSwap<SystemConfig>>,
     refused: Arc<ArcSwap<RefusedEdits>>,
+    changed: watch::Sender<()>,
 }
 
 impl LiveConfig {
     /// Begins with the settings that were loaded at the start.
     pub fn new(system: SystemConfig) -> Self {
-        Self { system: Arc::new(ArcSwap::from_pointee(system)), refused: Arc::default() }
+        Self {
+            system: Arc::new(ArcSwap::from_pointee(system)),
+            refused: Arc::default(),
+            changed: watch::Sender::new(()),
+        }
     }
 
     /// The settings in force.
     pub fn system(&self) -> Arc<SystemConfig> {
         self.system.load_full()
+    }
+
+    /// Tells whenever other settings come into force.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// Edits that were refused and not mended since.
@@ -37,6 +48,7 @@ impl LiveConfig {
     /// These settings are in force now.
     pub fn accept_system(&self, system: SystemConfig) {
         self.system.store(Arc::new(system));
+        self.changed.send_replace(());
     }
 
     /// An edit of this file was refused.

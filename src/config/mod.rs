@@ -19,6 +19,7 @@ mod instances;
 mod json;
 mod keyring;
 mod live;
+mod notifications;
 mod reference;
 mod revision;
 mod seal;
@@ -117,6 +118,7 @@ impl Config {
             errors.append(broken);
             None
         });
+        let notification_files = system.referenced_files().clone();
         let found = Found { system: found_system, instances: instances.is_some() };
         errors.or(Self {
             data_dir,
@@ -124,7 +126,7 @@ impl Config {
             system,
             instances: instances.unwrap_or_default().into(),
             keys: keys.map(Arc::new),
-            referenced_files: reading.referenced_files,
+            referenced_files: &reading.referenced_files | &notification_files,
             found,
         })
     }

@@ -34,12 +34,20 @@ pub(super) struct References<'a> {
     keys: Option<&'a Keyring>,
     secrets: BTreeMap<PathBuf, Result<Secret, ReferenceError>>,
     authorities: Authorities,
+    texts: BTreeSet<PathBuf>,
 }
 
 impl<'a> References<'a> {
     /// Paths that are relative are taken from `folder`; `keys` open what is encrypted.
     pub(super) fn new(folder: &'a Path, environment: &'a Environment, keys: Option<&'a Keyring>) -> Self {
-        Self { folder, environment, keys, secrets: BTreeMap::new(), authorities: BTreeMap::new() }
+        Self {
+            folder,
+            environment,
+            keys,
+            secrets: BTreeMap::new(),
+            authorities: BTreeMap::new(),
+            texts: BTreeSet::new(),
+        }
     }
 
     /// The same with files of authorities that need not be read any more.
@@ -65,6 +73,17 @@ impl<'a> References<'a> {
         self.secrets.entry(path).or_insert_with_key(|path| read_secret(path)).clone()
     }
 
+    /// The text that a file holds, which is no secret.
+    pub(super) fn text_of_file(&mut self, path: &str) -> Result<String, ReferenceError> {
+        let path = self.folder.join(path);
+        let read = open(&path).and_then(|file| read_open(&path, file, MAX_SECRET_BYTES));
+        let text = read.and_then(|content| {
+            String::from_utf8(content.to_vec()).map_err(|_| ReferenceError::NotUnicode(path.display().to_string()))
+        });
+        self.texts.insert(path);
+        text
+    }
+
     /// The certificates that a PEM file holds.
     pub(super) fn authorities_of_file(&mut self, path: &str) -> Result<Vec<CertificateDer<'static>>, ReferenceError> {
         let path = self.folder.join(path);
@@ -73,7 +92,7 @@ impl<'a> References<'a> {
 
     /// Every file that was referred to, whether or not it could be read.
     pub(super) fn into_files(self) -> BTreeSet<PathBuf> {
-        self.secrets.into_keys().chain(self.authorities.into_keys()).collect()
+        self.secrets.into_keys().chain(self.authorities.into_keys()).chain(self.texts).collect()
     }
 }
 

@@ -2,9 +2,9 @@
 //!
 //! Environment beats file beats default. A change is validated together with all the rest, then written as a whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -15,7 +15,9 @@ use super::error::{ConfigError, ConfigErrors, Errors, Place, Problem};
 use super::files;
 use super::instances::Content;
 use super::json::{Json, printable, repeated_names, unknown};
+use super::notifications::{self, NOTIFICATIONS};
 use crate::engine::{Settings, SettingsDraft, SettingsError, SettingsErrors, SettingsField};
+use crate::notify::NotificationSettings;
 
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// How often an update starts again because somebody else changed the file meanwhile.
@@ -25,6 +27,9 @@ const MAX_ATTEMPTS: usize = 5;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SystemConfig {
     settings: Settings,
+    notifications: Arc<NotificationSettings>,
+    /// Files that the notifications refer to.
+    referenced_files: BTreeSet<PathBuf>,
     /// Fields that are not here have their default.
     origins: BTreeMap<SettingsField, Origin>,
 }
@@ -63,6 +68,16 @@ impl SystemConfig {
     /// The settings in force.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// Whom to tell what.
+    pub fn notifications(&self) -> &Arc<NotificationSettings> {
+        &self.notifications
+    }
+
+    /// Files that the settings refer to.
+    pub(super) fn referenced_files(&self) -> &BTreeSet<PathBuf> {
+        &self.referenced_files
     }
 
     /// Where the value of a field came from.
@@ -259,6 +274,8 @@ impl SystemFile {
             errors.add(Place::Request(printable(&name)), Problem::Repeated);
         }
         let is_open = |name: &str| match SettingDefinition::named(name) {
+            // It tells where secrets are and where they go.
+            None if name == NOTIFICATIONS => Err(Problem::ByHand),
             None => Err(unknown_setting(name)),
             Some(setting) if self.environment.get(setting.environment).is_some() => {
                 Err(Problem::Pinned(setting.environment))
@@ -284,6 +301,12 @@ impl SystemFile {
             layers.errors.add(place(&name), Problem::Repeated);
         }
         for (name, json) in entries {
+            if name == NOTIFICATIONS {
+                if json != Json::Null {
+                    layers.read_notifications(json, self);
+                }
+                continue;
+            }
             let Some(setting) = SettingDefinition::named(&name) else {
                 layers.errors.add(place(&name), unknown_setting(&name));
                 continue;
@@ -308,12 +331,20 @@ impl SystemFile {
 #[derive(Default)]
 struct Layers {
     draft: SettingsDraft,
+    notifications: NotificationSettings,
+    referenced_files: BTreeSet<PathBuf>,
     origins: BTreeMap<SettingsField, Origin>,
     unreadable: Vec<SettingsField>,
     errors: Errors,
 }
 
 impl Layers {
+    fn read_notifications(&mut self, json: Json, file: &SystemFile) {
+        let (read, files) = notifications::read(json, &file.path, &file.environment);
+        self.notifications = read.map_err(|errors| self.errors.append(errors)).unwrap_or_default();
+        self.referenced_files = files;
+    }
+
     fn record(&mut self, setting: &SettingDefinition, origin: Origin, place: Place, result: Result<(), Problem>) {
         self.origins.insert(setting.field, origin);
         if let Err(problem) = result {
@@ -332,7 +363,13 @@ impl Layers {
             self.errors.add(place, problem);
         }
         let settings = validated.unwrap_or_default();
-        self.errors.or(SystemConfig { settings, origins: self.origins })
+        let notifications = Arc::new(self.notifications);
+        self.errors.or(SystemConfig {
+            settings,
+            notifications,
+            referenced_files: self.referenced_files,
+            origins: self.origins,
+        })
     }
 
     /// Puts a broken rule where it can be mended: in the file or the request rather than in the environment.
@@ -382,7 +419,8 @@ fn all_reasons(
 }
 
 fn unknown_setting(name: &str) -> Problem {
-    unknown(name, &SETTINGS.each_ref().map(|setting| setting.name))
+    let names = SETTINGS.iter().map(|setting| setting.name).chain([NOTIFICATIONS]);
+    unknown(name, &names.collect::<Vec<_>>())
 }
 
 /// Sets an entry where it stands, adds it at the end, or takes it out if the value is `null`.

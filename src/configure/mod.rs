@@ -312,7 +312,7 @@ impl Lane<'_> {
         let quiet = events.is_empty() && source == Source::File;
         for event in events {
             match event {
-                ConfigEvent::Settings(system) => self.follow_settings(system).await?,
+                ConfigEvent::Settings(system) => self.follow_settings(*system).await?,
                 ConfigEvent::Instances(instances) => self.follow_instances(&instances).await?,
                 ConfigEvent::Refused { file, errors } => {
                     for error in errors.iter() {

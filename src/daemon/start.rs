@@ -16,6 +16,7 @@ use crate::config::{Config, ConfigError, ConfigErrors, DataDir, Environment, Fol
 use crate::configure::{Configurator, Followers};
 use crate::engine::{Engine, Millis};
 use crate::fleet::Fleet;
+use crate::notify::Notifications;
 use crate::runtime::{Clock, Drained, Driver, Handle, TokioClock};
 use crate::security::audit::{AuditError, AuditLog, Retention};
 use crate::security::{AccountError, Accounts, HashCost, Hasher, KeyFileError, RateLimits, TokenStore, TrustedProxies};
@@ -164,17 +165,17 @@ impl Daemon {
         let any_clock: Arc<dyn Clock> = clock.clone();
         let fleet = Fleet::new(any_clock.clone());
         let engine = Engine::new(config.system.settings().clone(), options.seed, clock.now());
-        let counters = Metrics::new();
         let (driver, handle) = Driver::new(engine, clock.clone(), Arc::new(fleet.clone()));
-        let driver = driver.subscribe(fleet.reading_keeper()).subscribe(counters.subscriber());
-        let (events, to_events, pump) = EventFeed::new(any_clock.clone());
-        let (poll_log, poll_log_writer, poll_log_keeper) = PollLog::new();
-        let driver = driver.subscribe(LogSubscriber).subscribe(to_events).subscribe(poll_log_writer);
+        let live = LiveConfig::new(config.system.clone());
+        let (notifications, news, notifier) = Notifications::new(live.clone(), any_clock.clone(), fleet.clone());
+        tasks.spawn(notifier.run(handle.clone(), stop_polls.clone()));
+        let (driver, Listeners { counters, events, poll_log }) =
+            listen(driver.subscribe(news), &fleet, &notifications, &any_clock, (&tasks, &stop_calls));
         let driver = spawn_driver(driver, stop_polls.clone());
-        tasks.spawn(pump.run());
 
         let scheduler = (handle.clone(), fleet.clone());
-        let (live, configurator) = configure(&config, keys, store, any_clock.clone(), audit.clone(), scheduler).await;
+        let ways = (live.clone(), any_clock.clone());
+        let configurator = configure(&config, keys, store, ways, audit.clone(), scheduler).await;
         let calls = Api {
             handle: handle.clone(),
             clock: any_clock.clone(),
@@ -187,6 +188,7 @@ impl Daemon {
             limits: RateLimits::new(any_clock.clone()),
             proxies: Arc::new(options.trusted_proxies),
             events,
+            notifications,
             poll_log,
             stop: stop_calls.clone(),
             program: options.program,
@@ -198,7 +200,6 @@ impl Daemon {
             tasks.spawn(tls.clone().follow(any_clock, stop_calls.clone()));
         }
         tasks.spawn(housekeeping(calls.clone(), stop_calls.clone()));
-        tasks.spawn(poll_log_keeper.run(stop_calls.clone()));
         let calls = router(calls, ui::pages());
         tasks.spawn(serve(api, tls, calls.clone(), stop_calls.clone()));
         tasks.spawn(serve(socket, None, calls, stop_calls.clone()));
@@ -236,26 +237,51 @@ impl Daemon {
     }
 }
 
+/// What is made of the events of the driver.
+struct Listeners {
+    counters: Metrics,
+    events: EventFeed,
+    poll_log: PollLog,
+}
+
+/// Has everybody listen who tells what happens: metrics, log, event stream, poll log.
+fn listen(
+    driver: Driver<TokioClock, Fleet>,
+    fleet: &Fleet,
+    notifications: &Notifications,
+    clock: &Arc<dyn Clock>,
+    (tasks, stop): (&TaskTracker, &CancellationToken),
+) -> (Driver<TokioClock, Fleet>, Listeners) {
+    let board = notifications.board().clone();
+    let counters = Metrics::with(|registry| registry.register_collector(Box::new(board)));
+    let (events, to_events, pump) = EventFeed::new(clock.clone());
+    let (poll_log, poll_log_writer, poll_log_keeper) = PollLog::new();
+    tasks.spawn(pump.run());
+    tasks.spawn(poll_log_keeper.run(stop.clone()));
+    let driver = driver.subscribe(fleet.reading_keeper()).subscribe(counters.subscriber());
+    let driver = driver.subscribe(LogSubscriber).subscribe(to_events).subscribe(poll_log_writer);
+    (driver, Listeners { counters, events, poll_log })
+}
+
 /// Hands the scheduler its fleet, and gives what changes the configuration from then on.
 async fn configure(
     config: &Config,
     keys: Keyring,
     store: Store,
-    clock: Arc<dyn Clock>,
+    (live, clock): (LiveConfig, Arc<dyn Clock>),
     audit: AuditLog,
     (handle, fleet): (Handle, Fleet),
-) -> (LiveConfig, Configurator) {
+) -> Configurator {
     let specs = fleet.replace(&config.instances);
     // It fails only if the driver is gone, and then every call says so.
     let _ = handle.replace_inventory(specs).await;
-    let live = LiveConfig::new(config.system.clone());
-    let followers = Followers { live: live.clone(), scheduler: Some((handle, fleet)) };
+    let followers = Followers { live, scheduler: Some((handle, fleet)) };
     let mut follower = Follower::new(config);
     follower.use_keys(Arc::new(keys));
     let configurator = Configurator::new(follower, followers, store, clock, audit);
     // Callers wait meanwhile, so that the first version is what was found.
     configurator.begin().await;
-    (live, configurator)
+    configurator
 }
 
 impl Ground {

@@ -40,9 +40,15 @@ pub struct Metrics {
 impl Metrics {
     /// Metrics that have counted nothing yet.
     pub fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// The same, and what others have registered besides.
+    pub fn with(register: impl FnOnce(&mut Registry)) -> Self {
         let counters = Counters::new();
         let mut registry = Registry::default();
         counters.register(&mut registry);
+        register(&mut registry);
         Self { counters, registry: Arc::new(registry) }
     }
 

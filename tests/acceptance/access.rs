@@ -86,6 +86,8 @@ pub(crate) fn calls() -> Vec<Call> {
         nobody("/api/monitoring/instances/{key}/resume"),
         call(get.clone(), "/api/system/settings", Viewer),
         Call { body: Some(json!({})), ..call(post.clone(), "/api/system/settings/update", Admin) },
+        call(get.clone(), "/api/notifications", Viewer),
+        Call { answer: StatusCode::NOT_FOUND, ..call(post.clone(), "/api/notifications/test", Admin) },
         call(get.clone(), "/api/security/tokens", Admin),
         Call {
             body: Some(json!({"name": "made by the table", "role": "viewer"})),

@@ -16,6 +16,7 @@ mod installed;
 mod inventory_edit;
 mod management;
 mod nodes;
+mod notifications;
 mod observability;
 mod openapi_properties;
 mod overview;

@@ -14,6 +14,7 @@ use pulse::config::{Config, DataDir, Environment, Follower, Keyring, LiveConfig}
 use pulse::configure::{Configurator, Followers};
 use pulse::engine::{Engine, Millis};
 use pulse::fleet::Fleet;
+use pulse::notify::Notifications;
 use pulse::runtime::{Clock, Driver, TokioClock};
 use pulse::security::audit::{AuditEntry, AuditFilter, AuditLog, AuditPage};
 use pulse::security::{Accounts, Caller, HashCost, Hasher, KeyFile, NewUser, RateLimits, Role, TokenStore};
@@ -71,6 +72,7 @@ impl Rig {
             limits: RateLimits::new(any_clock.clone()),
             proxies: Arc::default(),
             events: EventFeed::new(any_clock.clone()).0,
+            notifications: Notifications::new(live.clone(), any_clock.clone(), fleet.clone()).0,
             stop: stop.clone(),
             program: Program::alone("0.0.0-test"),
             clock: any_clock,
