@@ -296,7 +296,8 @@ mod tests {
         let all: Vec<_> = (0..200).map(|_| hasher.verify(Secret::new("x".to_owned()), None)).collect();
         let answers = join_all(all).await;
         let sent_away = answers.iter().filter(|it| **it == Err(HashError::Overloaded)).count();
-        assert_eq!(sent_away, 200 - AT_ONCE - WAITING);
+        // One that is done early leaves its place to another.
+        assert!((1..=200 - AT_ONCE - WAITING).contains(&sent_away), "{sent_away} were sent away");
         assert!(hasher.memory.lock().unwrap().len() <= AT_ONCE, "the memory of hashes is bounded");
         assert_eq!(hasher.verify(Secret::new("x".to_owned()), None).await, Ok(false), "and then it goes on");
     }
