@@ -138,7 +138,7 @@ fn configuration() -> Vec<Seed> {
         rare(6, with("POST", "/api/config/rollback", &json!({"reason": "back"}))),
         rare(6, with("POST", "/api/config/export", &json!({"passphrase": PASSPHRASE, "reason": "a backup"}))),
         rare(6, seed("POST", "/api/config/import?reason=again", &format!("{PASSPHRASE}\nno export at all"))),
-        rare(60, with("POST", "/api/config/rekey", &reason)),
+        rare(20, with("POST", "/api/config/rekey", &reason)),
     ]
 }
 
