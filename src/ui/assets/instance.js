@@ -17,6 +17,7 @@ const REASONS = {
   base: "healthy: the base interval",
   changing: "its reading changed lately: sooner",
   catching_up: "it was late or comes back from failures: sooner",
+  neighbour_failed: "another one on its machine fails: sooner",
   quiet: "nothing new for long: later",
   fixed: "its fixed interval",
   policy: "chosen by the policy",
