@@ -1,7 +1,7 @@
 // A dialog with fields, filled in, sent, and kept open with what was refused until it is right.
 
-import { fill, h, remember } from "./dom.js";
-import { problem } from "./tell.js";
+import { h } from "./dom.js";
+import { until } from "./tell.js";
 
 /**
  * @typedef {{ name: string, label: string, type?: string, value?: string, options?: (string | [string, string])[], hint?: string, optional?: boolean, autocomplete?: string }} Field
@@ -57,49 +57,11 @@ export function values(form) {
  * @returns {Promise<any>} what `act` gave; `undefined` if it was called off
  */
 export function form({ title, what, button, fields, act }) {
-  return new Promise((resolve) => {
-    let answer;
-    const told = h("div");
-    const submit = h("button", { class: "primary", type: "submit" }, button);
-    const filled = h(
-      "form",
-      { method: "dialog" },
-      h("h2", { id: "form-title" }, title),
-      what && h("p", {}, what),
-      ...fields.map(field),
-      told,
-      h(
-        "div",
-        { class: "row buttons" },
-        h("button", { type: "button", onclick: () => dialog.close() }, "Cancel"),
-        submit,
-      ),
-    );
-    const dialog = h(
-      "dialog",
-      {
-        "aria-labelledby": "form-title",
-        onclose: () => {
-          dialog.remove();
-          refocus();
-          resolve(answer);
-        },
-      },
-      filled,
-    );
-    const refocus = remember(document.activeElement);
-    filled.addEventListener("submit", async (event) => {
-      event.preventDefault();
-      submit.disabled = true;
-      try {
-        answer = (await act(values(filled))) ?? true;
-        dialog.close();
-      } catch (error) {
-        fill(told, problem(error));
-        submit.disabled = false;
-      }
-    });
-    document.body.append(dialog);
-    dialog.showModal();
+  return until({
+    title,
+    body: [what && h("p", {}, what), ...fields.map(field)],
+    submit: h("button", { class: "primary", type: "submit" }, button),
+    told: h("div"),
+    act: (filled) => act(values(filled)),
   });
 }

@@ -1,7 +1,8 @@
 // The instances as they are configured: add with a guide, test, pin a certificate, edit, remove.
 
 import { Refused, about, call, get, given, may, post } from "./api.js";
-import { by, empty, fill, h, remember, table, untrusted } from "./dom.js";
+import { modal } from "./dialog.js";
+import { by, empty, fill, h, table, untrusted } from "./dom.js";
 import { field, values } from "./form.js";
 import { ask, done, problem } from "./tell.js";
 import { tested } from "./tested.js";
@@ -287,22 +288,15 @@ function edit(node) {
         ),
       );
     });
-  const form = h(
-    "form",
-    { method: "dialog" },
-    h("h2", { id: "form-title" }, node ? `Edit ${node.key}` : "Add an instance"),
-    h("label", { for: "type" }, "Type"),
-    type,
-    inner,
-    told,
-    h(
-      "div",
-      { class: "row buttons" },
-      h("button", { type: "button", onclick: () => dialog.close() }, "Cancel"),
+  draw();
+  const { form, dialog } = modal({
+    title: node ? `Edit ${node.key}` : "Add an instance",
+    body: [h("label", { for: "type" }, "Type"), type, inner, told],
+    buttons: [
       h("button", { type: "button", onclick: test }, "Test the connection"),
       h("button", { type: "submit", class: "primary" }, node ? "Apply" : "Add"),
-    ),
-  );
+    ],
+  });
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     guarded(async () => {
@@ -322,21 +316,6 @@ function edit(node) {
       await load();
     });
   });
-  const dialog = h(
-    "dialog",
-    {
-      "aria-labelledby": "form-title",
-      onclose: () => {
-        dialog.remove();
-        refocus();
-      },
-    },
-    form,
-  );
-  const refocus = remember(document.activeElement);
-  draw();
-  document.body.append(dialog);
-  dialog.showModal();
 }
 
 async function remove({ key, tag }) {

@@ -1,7 +1,8 @@
 // Tells, where a call was made, what came of it; and asks before one is made.
 
-import { fill, h, remember } from "./dom.js";
+import { fill, h } from "./dom.js";
 import { Refused } from "./api.js";
+import { modal } from "./dialog.js";
 
 /** A refusal in words: what, why, and each single reason. */
 export function problem(error) {
@@ -54,66 +55,51 @@ export async function run(place, act, words) {
 }
 
 /**
- * Asks before something is done: what will happen, and why it is done.
- * @param {{ title: string, what: string, button: string, reason?: "required" | "optional", danger?: boolean, act: (reason: string, place: HTMLElement) => Promise<unknown> }} question `place` is for what is to be told meanwhile
- * @returns {Promise<unknown>} what `act` gave; `undefined` if it was not done
+ * A dialog that stays open, and tells what was refused, until `act` has succeeded or it is called off.
+ * @param {{ title: string, body: any[], submit: HTMLButtonElement, told: HTMLElement, act: (form: HTMLFormElement) => Promise<any> }} question
+ * @returns {Promise<any>} what `act` gave; `undefined` if it was called off
  */
-export function ask(question) {
+export function until({ title, body, submit, told, act }) {
   return new Promise((resolve) => {
-    const told = h("div");
-    const reason = h("input", {
-      id: "reason",
-      maxlength: "500",
-      autocomplete: "off",
-      required: question.reason === "required",
-    });
-    const label = question.reason === "required" ? "Reason" : "Reason (optional)";
-    const submit = h(
-      "button",
-      { class: question.danger ? "danger primary" : "primary", type: "submit" },
-      question.button,
-    );
     let answer;
-    const form = h(
-      "form",
-      { method: "dialog" },
-      h("h2", { id: "question", dir: "auto" }, question.title),
-      h("p", {}, question.what),
-      question.reason && h("label", { for: "reason" }, label),
-      question.reason && reason,
-      told,
-      h(
-        "div",
-        { class: "row buttons" },
-        h("button", { type: "button", onclick: () => dialog.close() }, "Cancel"),
-        submit,
-      ),
-    );
-    const dialog = h(
-      "dialog",
-      {
-        "aria-labelledby": "question",
-        onclose: () => {
-          dialog.remove();
-          refocus();
-          resolve(answer);
-        },
-      },
-      form,
-    );
-    const refocus = remember(document.activeElement);
+    const { form, dialog } = modal({ title, body: [...body, told], buttons: [submit], closed: () => resolve(answer) });
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
       submit.disabled = true;
       try {
-        answer = (await question.act(reason.value.trim(), told)) ?? true;
+        answer = (await act(form)) ?? true;
         dialog.close();
       } catch (error) {
         fill(told, problem(error));
         submit.disabled = false;
       }
     });
-    document.body.append(dialog);
-    dialog.showModal();
+  });
+}
+
+/**
+ * Asks before something is done: what will happen, and why it is done.
+ * @param {{ title: string, what: string, button: string, reason?: "required" | "optional", danger?: boolean, act: (reason: string, place: HTMLElement) => Promise<unknown> }} question `place` is for what is to be told meanwhile
+ * @returns {Promise<unknown>} what `act` gave; `undefined` if it was not done
+ */
+export function ask(question) {
+  const told = h("div");
+  const reason = h("input", {
+    id: "reason",
+    maxlength: "500",
+    autocomplete: "off",
+    required: question.reason === "required",
+  });
+  const label = question.reason === "required" ? "Reason" : "Reason (optional)";
+  return until({
+    title: question.title,
+    body: [
+      h("p", {}, question.what),
+      question.reason && h("label", { for: "reason" }, label),
+      question.reason && reason,
+    ],
+    submit: h("button", { class: question.danger ? "danger primary" : "primary", type: "submit" }, question.button),
+    told,
+    act: () => question.act(reason.value.trim(), told),
   });
 }
