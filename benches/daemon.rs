@@ -1,7 +1,5 @@
 //! The daemon around the scheduler: calls of the real router, and what it costs to tell everybody of an event.
 
-use std::time::Duration;
-
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use pulse::engine::{
     Event, InstanceEvent, InstanceId, InstanceKey, IntervalReason, Millis, SettingsDraft, Ticket, Timestamp, What,
@@ -14,7 +12,7 @@ use tokio::runtime::Runtime;
 #[path = "support/in_process.rs"]
 mod in_process;
 
-use in_process::{Daemon, HEALTH};
+use in_process::{Daemon, HEALTH, cpu_time};
 
 const METRICS: &str = "/metrics";
 
@@ -55,12 +53,6 @@ fn calls(criterion: &mut Criterion) {
         }
         runtime.block_on(daemon.stop());
     }
-}
-
-/// What this process has used of all cores.
-fn cpu_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
 /// The four events and the report of one successful poll, told to metrics and log.

@@ -13,7 +13,7 @@ use pulse::telemetry::{LogFormat, LogOptions, init_logging};
 #[path = "../benches/support/in_process.rs"]
 mod in_process;
 
-use in_process::{Daemon, HEALTH};
+use in_process::{Daemon, HEALTH, cpu_time};
 
 /// Measures a daemon that polls a large fleet in this process.
 #[derive(Debug, Parser)]
@@ -201,12 +201,6 @@ async fn ask(daemon: &Daemon, clock: &TokioClock, end: Timestamp) -> Asked {
     };
     let ((health, bytes), scrapes, ()) = tokio::join!(health, scrapes, clock.sleep_until(end));
     Asked { health, bytes, scrapes }
-}
-
-/// Seconds of one core that this process has used.
-fn cpu_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
 /// Memory of this process that is resident, in bytes.

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -158,6 +159,12 @@ impl Daemon {
         self.pump.await.expect("the feed does not panic");
         self.keeper.await.expect("the poll log does not panic");
     }
+}
+
+/// What this process has used of all cores.
+pub(crate) fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
 #[expect(clippy::disallowed_methods, reason = "`Daemon::stop` waits for this task")]
