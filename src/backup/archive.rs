@@ -11,6 +11,7 @@ use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 
 use super::{BackupError, Entry, FORMAT, MANIFEST, Manifest};
+use crate::security::audit::hex;
 
 /// A manifest is far smaller; what claims to be larger is none.
 const MAX_MANIFEST_BYTES: u64 = 4 * 1024 * 1024;
@@ -133,10 +134,6 @@ impl<W: Write> Write for Hashing<W> {
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

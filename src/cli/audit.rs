@@ -10,7 +10,7 @@ use url::form_urlencoded;
 
 use super::client::DaemonOption;
 use super::health::plain_table;
-use super::{DataDirOption, Failed, print_json, print_line};
+use super::{DataDirOption, Failed, print_json, print_line, runtime};
 use crate::api::AuditAnswer;
 use crate::config::Environment;
 use crate::security::KeyFile;
@@ -224,6 +224,6 @@ fn check(folder: PathBuf, noted: Vec<(i64, String)>) -> Result<Result<Proven, Fa
     }
     let key = Arc::new(KeyFile::read(&folder.join(AUDIT_KEY)).map_err(Failed::because)?);
     let store = Store::open_to_read(&database).map_err(Failed::because)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(Failed::because)?;
+    let runtime = runtime()?;
     runtime.block_on(verify(&store, key, noted)).map_err(Failed::because)
 }

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::client::DaemonOption;
-use super::{DataDirOption, Failed, print_json, print_line, wall_time};
+use super::{DataDirOption, Failed, print_json, print_line, runtime, wall_time};
 use crate::backup::{BackupError, Manifest, Restore, Restored, Secrets, make};
 use crate::config::Environment;
 
@@ -133,7 +133,7 @@ impl RestoreCommand {
             secrets_from: self.secrets_from.as_deref(),
             now: wall_time()?,
         };
-        let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(Failed::because)?;
+        let runtime = runtime()?;
         runtime.block_on(restore.run()).map_err(failed)
     }
 }

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use url::Url;
 
-use super::{DataDirOption, Failed};
+use super::{DataDirOption, Failed, runtime};
 use crate::config::{Environment, SOCKET};
 use crate::targets::Secret;
 
@@ -70,7 +70,7 @@ impl DaemonOption {
         path: &str,
         body: Option<(&'static str, Vec<u8>)>,
     ) -> Result<Vec<u8>, Failed> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failed::because)?;
+        let runtime = runtime()?;
         runtime.block_on(async {
             let answer = self.request(environment, method, path, body).await?;
             let body = answer.bytes().await.map_err(|error| self.unreachable(environment, &error))?;
@@ -80,7 +80,7 @@ impl DaemonOption {
 
     /// Prints what the daemon answers, as it comes.
     pub(super) fn print(&self, environment: &Environment, path: &str) -> Result<(), Failed> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failed::because)?;
+        let runtime = runtime()?;
         runtime.block_on(async {
             let mut answer = self.request(environment, Method::GET, path, None).await?;
             while let Some(chunk) = answer.chunk().await.map_err(|error| self.unreachable(environment, &error))? {

@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use tokio::runtime::Runtime;
 
 use crate::config::{ConfigError, DataDir, Environment};
 use crate::runtime::{Clock, TokioClock};
@@ -130,9 +131,14 @@ pub fn run(version: &'static str) -> ExitCode {
     }
 }
 
+/// What a command that waits for something runs on.
+fn runtime() -> Result<Runtime, Failed> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failed::because)
+}
+
 /// The time of day.
 fn wall_time() -> Result<jiff::Timestamp, Failed> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(Failed::because)?;
+    let runtime = runtime()?;
     let _inside = runtime.enter();
     Ok(TokioClock::start().wall())
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio_util::task::TaskTracker;
 
-use super::Failed;
+use super::{Failed, runtime};
 use crate::config::{DataDir, Environment, Follower, Keyring, LiveConfig, SystemConfig};
 use crate::configure::{Configurator, Followers};
 use crate::runtime::{Clock, TokioClock};
@@ -29,7 +29,7 @@ impl Offline {
     pub(super) fn run<T>(folder: PathBuf, work: impl AsyncFnOnce(Self) -> Result<T, Failed>) -> Result<T, Failed> {
         let folder = DataDir::open(&folder).map_err(Failed::configuration)?;
         refuse_strangers(&folder)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(Failed::because)?;
+        let runtime = runtime()?;
         runtime.block_on(async {
             let store = Store::open(&folder.path().join(DATABASE)).map_err(Failed::because)?;
             let clock: Arc<dyn Clock> = Arc::new(TokioClock::start());

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::health::plain_table;
-use super::{DataDirOption, Failed, print_json, print_line};
+use super::{DataDirOption, Failed, print_json, print_line, runtime};
 use crate::config::Environment;
 use crate::engine::Millis;
 use crate::update::{Applied, Outcome, Patience, Program, Record, Release, Service, Switch, UpdateError};
@@ -140,7 +140,7 @@ impl How {
     }
 
     fn carry_out(&self, work: impl Future<Output = Result<Applied, UpdateError>>) -> Result<(), Failed> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failed::because)?;
+        let runtime = runtime()?;
         let Applied { record, is_well } = runtime.block_on(work).map_err(Failed::because)?;
         if self.json {
             print_json(&record)?;

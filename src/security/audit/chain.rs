@@ -242,7 +242,7 @@ pub(super) fn set_checkpoint(tx: &Transaction<'_>, key: &KeyFile, cut: &Head, at
 }
 
 /// A hash as people write it.
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");

@@ -15,6 +15,7 @@ use super::key_file::KeyFileError;
 use crate::store::StoreError;
 
 pub use chain::Head;
+pub(crate) use chain::hex;
 pub use entry::{Attempt, Conclusion, Kind, Outcome};
 pub use log::{AUDIT_KEY, AuditLog, Changed};
 pub use query::{AuditEntry, AuditFilter, AuditPage};
