@@ -39,6 +39,9 @@ impl From<ChangeError> for Problem {
             ChangeError::Edit(EditError::Broken(_)) => {
                 Self::conflict("file_broken", "The file is broken as it stands", error)
             }
+            ChangeError::Edit(EditError::Provided { .. }) => {
+                Self::conflict("provided_by_file", "Another tool keeps the instance", error)
+            }
             ChangeError::NothingToDo(_) => Self::conflict("nothing_to_do", "That is what is in force", error),
             ChangeError::Bundle(BundleError::NoResources) => Self::unavailable(error.to_string()),
             ChangeError::Bundle(_) => Self::refused(error),

@@ -14,7 +14,7 @@ use super::body::{Body, GivenReason, Reason, received};
 use super::change::{api_author, carry_out};
 use super::problem::Problem;
 use crate::config::{Difference, MAX_BUNDLE_BYTES};
-use crate::configure::{Author, Changed, Source, Version};
+use crate::configure::{Author, Changed, RolledBack, Source, Version};
 use crate::security::audit::{Attempt, Conclusion};
 use crate::security::{Credential, Principal};
 use crate::targets::Secret;
@@ -57,6 +57,10 @@ pub struct VersionAnswer {
     /// The entries of `instances.json` at that time, with `{"set": true}` for every secret; `null` if it was broken.
     #[schema(value_type = Option<Vec<Object>>)]
     pub instances: Option<Vec<serde_json::Value>>,
+    /// The instances of the files of other tools at that time, each with the `source` that it stood in; `null` if one
+    /// was broken.
+    #[schema(value_type = Option<Vec<Object>>)]
+    pub provided: Option<Vec<serde_json::Value>>,
 }
 
 /// What to compare a version with.
@@ -90,6 +94,22 @@ pub struct ConfigurationChanged {
     pub restored: Option<i64>,
     /// What it changed.
     pub difference: Difference,
+    /// The instances of the files of other tools that are not as they were at the version that was gone back to; those
+    /// files are never written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_alone: Vec<String>,
+}
+
+impl From<Changed> for ConfigurationChanged {
+    fn from(Changed { version, difference }: Changed) -> Self {
+        Self { version, restored: None, difference, left_alone: Vec::new() }
+    }
+}
+
+impl From<RolledBack> for ConfigurationChanged {
+    fn from(RolledBack { to, changed, left_alone }: RolledBack) -> Self {
+        Self { restored: Some(to), left_alone, ..changed.into() }
+    }
 }
 
 /// How an export is encrypted.
@@ -163,7 +183,8 @@ pub(super) async fn one(
     Ok(Json(shown.into()))
 }
 
-/// Goes back to a version of the configuration. That is a new version, in force at once.
+/// Goes back to a version of the configuration. That is a new version, in force at once. The files of other tools stay
+/// as they are.
 #[utoipa::path(
     post,
     path = "/api/config/rollback",
@@ -187,9 +208,8 @@ pub(super) async fn roll_back(
     attempt.key = version.map(|version| version.to_string());
     let configurator = api.configurator.clone();
     let change = async move { configurator.roll_back(version, author).await };
-    let (restored, changed) = api.configurator.audited(attempt, |(_, changed)| changed.conclusion(), change).await??;
-    let Changed { version, difference } = changed;
-    Ok(Json(ConfigurationChanged { version, restored: Some(restored), difference }))
+    let done = api.configurator.audited(attempt, |done: &RolledBack| done.changed.conclusion(), change).await??;
+    Ok(Json(done.into()))
 }
 
 /// The whole configuration with its secrets, encrypted with a passphrase. Only over the unix socket: whoever can use
@@ -262,8 +282,7 @@ pub(super) async fn import(
     let attempt = attempt.because(author.reason.clone());
     let configurator = api.configurator.clone();
     let change = async move { configurator.import(file, passphrase, author).await };
-    let Changed { version, difference } = carry_out(&api, attempt, change).await?;
-    Ok(Json(ConfigurationChanged { version, restored: None, difference }))
+    Ok(Json(carry_out(&api, attempt, change).await?.into()))
 }
 
 /// Why an export is imported.
@@ -303,7 +322,8 @@ pub(super) async fn rekey(
 
 impl From<crate::configure::VersionShown> for VersionAnswer {
     fn from(shown: crate::configure::VersionShown) -> Self {
-        let (settings, instances) = (shown.snapshot.shown_settings(), shown.snapshot.shown_instances());
-        Self { version: shown.version, difference: shown.difference, settings, instances }
+        let crate::configure::VersionShown { version, difference, snapshot } = shown;
+        let (settings, instances) = (snapshot.shown_settings(), snapshot.shown_instances());
+        Self { version, difference, settings, instances, provided: snapshot.shown_provided() }
     }
 }

@@ -14,7 +14,7 @@ use super::body::{Body, GivenReason, Reason};
 use super::change::{api_author, carry_out};
 use super::problem::Problem;
 use super::schema::{KeyText, TypeName};
-use crate::config::{Difference, GivenEntry, InventoryEdit, ShownEntry, StoredEntry};
+use crate::config::{Difference, GivenEntry, InstanceSource, InventoryEdit, ShownEntry, StoredEntry};
 use crate::configure::{ChangeError, Changed};
 use crate::engine::{InstanceKey, KeyError, Millis};
 use crate::security::audit::{Attempt, Conclusion};
@@ -54,7 +54,13 @@ pub(super) struct Node {
     /// Another one after every change of the instance. Given back as `If-Match`, it keeps an edit from writing over
     /// one that was made meanwhile.
     tag: String,
-    /// Its entry of `instances.json`, with `{"set": true}` for every secret.
+    /// The file that it stands in, from the data folder.
+    #[schema(value_type = String)]
+    source: InstanceSource,
+    /// Whether calls may change and remove it: what stands in another file than `instances.json` is kept by another
+    /// tool, and edited there.
+    editable: bool,
+    /// Its entry, with `{"set": true}` for every secret.
     #[schema(value_type = NodeEntry)]
     instance: ShownEntry,
 }
@@ -189,7 +195,7 @@ struct TestError {
     responses(
         (status = 200, description = "The instances, sorted by key", body = NodeList),
         (status = 400, description = "A parameter is wrong", body = Problem),
-        (status = 409, description = "`instances.json` is broken as it stands (`file_broken`)", body = Problem),
+        (status = 409, description = "A file of the fleet is broken as it stands (`file_broken`)", body = Problem),
     )
 )]
 pub(super) async fn list(
@@ -221,7 +227,7 @@ pub(super) async fn list(
     responses(
         (status = 200, description = "The instance; its tag is in the header `ETag` too", body = Node),
         (status = 404, description = "There is none with this key", body = Problem),
-        (status = 409, description = "`instances.json` is broken as it stands (`file_broken`)", body = Problem),
+        (status = 409, description = "A file of the fleet is broken as it stands (`file_broken`)", body = Problem),
     )
 )]
 pub(super) async fn one(
@@ -244,7 +250,7 @@ pub(super) async fn one(
     request_body = NodeRequest,
     responses(
         (status = 201, description = "It is polled from now on", body = NodeChanged),
-        (status = 409, description = "There is one already (`already_exists`), or `instances.json` is broken (`file_broken`)", body = Problem),
+        (status = 409, description = "There is one already (`already_exists`), also of another tool (`provided_by_file`), or a file is broken (`file_broken`)", body = Problem),
         (status = 422, description = "Refused whole, with all reasons (`inventory_refused`)", body = Problem),
     )
 )]
@@ -273,7 +279,7 @@ pub(super) async fn add(
     responses(
         (status = 200, description = "In force from now on", body = NodeChanged),
         (status = 404, description = "There is none with this key", body = Problem),
-        (status = 409, description = "`instances.json` is broken as it stands (`file_broken`)", body = Problem),
+        (status = 409, description = "A file of the fleet is broken as it stands (`file_broken`), or another tool keeps the instance (`provided_by_file`)", body = Problem),
         (status = 412, description = "It was changed meanwhile (`changed_meanwhile`)", body = Problem),
         (status = 422, description = "Refused whole, with all reasons (`inventory_refused`)", body = Problem),
     )
@@ -304,7 +310,7 @@ pub(super) async fn replace(
     responses(
         (status = 200, description = "It is polled no more", body = NodeChanged),
         (status = 404, description = "There is none with this key", body = Problem),
-        (status = 409, description = "`instances.json` is broken as it stands (`file_broken`)", body = Problem),
+        (status = 409, description = "A file of the fleet is broken as it stands (`file_broken`), or another tool keeps the instance (`provided_by_file`)", body = Problem),
         (status = 412, description = "It was changed meanwhile (`changed_meanwhile`)", body = Problem),
     )
 )]
@@ -330,7 +336,7 @@ pub(super) async fn remove(
     responses(
         (status = 200, description = "What came of it, success or not", body = TestAnswer),
         (status = 404, description = "There is no instance with this key", body = Problem),
-        (status = 409, description = "`instances.json` is broken as it stands (`file_broken`)", body = Problem),
+        (status = 409, description = "A file of the fleet is broken as it stands (`file_broken`)", body = Problem),
         (status = 422, description = "Refused whole, with all reasons (`inventory_refused`)", body = Problem),
         (status = 429, description = "Too many are being tried at once (`too_many_tests`)", body = Problem),
     )
@@ -418,9 +424,9 @@ async fn edit_instance(
 
 /// An address may hold a token of its endpoint's, which whoever cannot change it does not need.
 fn show(key: &InstanceKey, entry: StoredEntry, principal: &Principal) -> Node {
-    let StoredEntry { shown, tag } = entry;
+    let StoredEntry { shown, tag, source } = entry;
     let instance = if principal.role.covers(Role::Admin) { shown } else { shown.without_query() };
-    Node { key: key.to_string(), tag, instance }
+    Node { key: key.to_string(), tag, editable: !source.is_provided(), source, instance }
 }
 
 fn read_key(key: Result<Path<String>, PathRejection>) -> Result<InstanceKey, Problem> {

@@ -114,7 +114,7 @@ fn answer(system: &SystemConfig, live: &LiveConfig) -> SettingsAnswer {
         help: setting.help,
     };
     let refused = live.refused();
-    let refused = refused.iter().map(|(file, errors)| RefusedEdit {
+    let refused = refused.iter().flat_map(|(file, errors)| errors.by_file(file)).map(|(file, errors)| RefusedEdit {
         file: file.display().to_string(),
         errors: errors.iter().map(ToString::to_string).collect(),
     });

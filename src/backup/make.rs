@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::archive::{describe, write, write_private};
 use super::{BackupError, Entry, FORMAT, Manifest, Secrets};
-use crate::config::SOCKET;
+use crate::config::{FRAGMENTS, SOCKET, is_fragment};
 use crate::security::audit::AUDIT_KEY;
 use crate::store::{DATABASE, snapshot};
 
@@ -80,13 +80,21 @@ fn copy_files(folder: &Path, copy: &Path, secrets: Secrets) -> Result<(Vec<Entry
     let open = names_without_secrets(folder);
     let (mut files, mut left_out) = (Vec::new(), Vec::new());
     for name in names {
-        if secrets == Secrets::LeftOut && !open.contains(&name) && !name.starts_with("authorities/") {
+        let is_open = open.contains(&name) || name.starts_with("authorities/") || fragment_name(&name).is_some();
+        if secrets == Secrets::LeftOut && !is_open {
             left_out.push(name);
             continue;
         }
         let path = folder.join(&name);
         let copied = fs::File::open(&path).and_then(|mut file| write_private(&copy.join(&name), &mut file));
         let (bytes, sha256) = copied.map_err(BackupError::file("cannot copy", &path))?;
+        // Judged as it was copied: its owner may write another one at any time.
+        let holds_secrets = || fragment_name(&name).is_some() && !is_free_of_secrets(&copy.join(&name));
+        if secrets == Secrets::LeftOut && holds_secrets() {
+            fs::remove_file(copy.join(&name)).map_err(BackupError::file("cannot remove", copy.join(&name)))?;
+            left_out.push(name);
+            continue;
+        }
         files.push(Entry { name, bytes, sha256 });
     }
     Ok((files, left_out))
@@ -122,12 +130,35 @@ fn file_names(folder: &Path) -> io::Result<BTreeSet<String>> {
 /// `audit.key` is one: without it the log in the database proves nothing, and it opens no host.
 fn names_without_secrets(folder: &Path) -> BTreeSet<String> {
     let mut open: BTreeSet<String> = [SETTINGS, INSTANCES, AUDIT_KEY].map(str::to_owned).into();
-    let inventory = fs::read(folder.join(INSTANCES)).ok();
-    let inventory: Option<Value> = inventory.and_then(|text| serde_json::from_slice(&text).ok());
-    let instances = inventory.as_ref().and_then(|value| value["instances"].as_array());
-    for authority in instances.into_iter().flatten().filter_map(|instance| instance["tls"]["caFile"].as_str()) {
-        let inside = Path::new(authority).strip_prefix(folder).unwrap_or(Path::new(authority));
-        open.insert(inside.to_string_lossy().into_owned());
+    let fragments = fs::read_dir(folder.join(FRAGMENTS)).into_iter().flatten().flatten();
+    let fragments = fragments.filter(|entry| is_fragment(&entry.file_name().to_string_lossy()));
+    for file in fragments.map(|entry| entry.path()).chain([folder.join(INSTANCES)]) {
+        for instance in instances_in(&file).unwrap_or_default() {
+            if let Some(authority) = instance["tls"]["caFile"].as_str() {
+                let inside = Path::new(authority).strip_prefix(folder).unwrap_or(Path::new(authority));
+                open.insert(inside.to_string_lossy().into_owned());
+            }
+        }
     }
     open
+}
+
+/// The name of a file in the folder in which other tools keep instances, if it is one that is read.
+fn fragment_name(path: &str) -> Option<&str> {
+    let name = path.strip_prefix(FRAGMENTS)?.strip_prefix('/')?;
+    (!name.contains('/') && is_fragment(name)).then_some(name)
+}
+
+fn instances_in(file: &Path) -> Option<Vec<Value>> {
+    let mut inventory: Value = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
+    match inventory["instances"].take() {
+        Value::Array(instances) => Some(instances),
+        _ => None,
+    }
+}
+
+/// Whether a file of instances holds none of their secrets itself; what cannot be read may hold any.
+fn is_free_of_secrets(file: &Path) -> bool {
+    let is_plain = |instance: &Value| ["secret", "password"].iter().any(|field| instance["auth"][field].is_string());
+    instances_in(file).is_some_and(|instances| !instances.iter().any(is_plain))
 }

@@ -10,6 +10,8 @@ use super::error::{ConfigError, Place, Problem};
 
 /// The name of the daemon's unix socket in the data folder.
 pub const SOCKET: &str = "pulse.sock";
+/// The name of the folder of the data folder in which other tools keep instances.
+pub const FRAGMENTS: &str = "instances.d";
 
 /// A folder that exists and can be written to. It holds everything that the daemon keeps.
 ///
@@ -73,6 +75,11 @@ impl DataDir {
     /// `instances.json`, which need not exist.
     pub fn instances_file(&self) -> PathBuf {
         self.0.join("instances.json")
+    }
+
+    /// `instances.d`, in which other tools keep instances. It need not exist.
+    pub fn instances_folder(&self) -> PathBuf {
+        self.0.join(FRAGMENTS)
     }
 }
 

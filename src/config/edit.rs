@@ -14,6 +14,7 @@ use super::follow::Follower;
 use super::instances::{self, Content, Instance, file_error};
 use super::json::Json;
 use super::keyring::Keyring;
+use super::provided::{InstanceSource, ProvidedEntry};
 use super::reference::Authorities;
 use super::{files, json};
 use crate::engine::InstanceKey;
@@ -45,9 +46,17 @@ pub enum EditError {
     /// It is not what the caller last saw.
     #[error("{0} was changed since it was read; read it again and repeat the edit")]
     Changed(InstanceKey),
-    /// The file itself is broken, by hand.
-    #[error("instances.json is broken as it stands; mend it first:\n{0}")]
+    /// A file itself is broken, by hand.
+    #[error("a file of the fleet is broken as it stands; mend it first:\n{0}")]
     Broken(ConfigErrors),
+    /// Another tool keeps it.
+    #[error("{key} stands in {}, which another tool keeps; change it there", .file.as_str())]
+    Provided {
+        /// Which instance.
+        key: InstanceKey,
+        /// Where it stands.
+        file: InstanceSource,
+    },
 }
 
 /// A changed inventory that is valid and yet to be written.
@@ -57,13 +66,15 @@ pub struct PreparedInventory {
     instances: Arc<[Instance]>,
 }
 
-/// One instance as it stands in `instances.json`.
+/// One instance as it stands in its file.
 #[derive(Clone)]
 pub struct StoredEntry {
     /// Its entry, without its secrets.
     pub shown: ShownEntry,
     /// A tag that is another one after every change of the entry.
     pub tag: String,
+    /// The file. Only what stands in `instances.json` can be edited.
+    pub source: InstanceSource,
 }
 
 impl PreparedInventory {
@@ -79,7 +90,8 @@ impl PreparedInventory {
 }
 
 impl Follower {
-    /// The entries of `instances.json` as it stands, in its order. Blocks on the disk.
+    /// The entries of `instances.json` as it stands, in its order, then those of the files of other tools as they were
+    /// accepted. Blocks on the disk.
     ///
     /// # Errors
     /// The file is broken.
@@ -87,7 +99,9 @@ impl Follower {
         let (_, text) = self.read_text()?;
         let keys = self.keys().cloned();
         let stored = |(key, text): (InstanceKey, &str)| Some((key, stored(text, keys.as_deref())?));
-        Ok(text.entries().map_err(|problem| self.broken(problem))?.into_iter().filter_map(stored).collect())
+        let own = text.entries().map_err(|problem| self.broken(problem))?.into_iter().filter_map(stored);
+        let provided = self.provided().entries.iter().map(|it| (it.key.clone(), provided(it, keys.as_deref())));
+        Ok(own.chain(provided).collect())
     }
 
     /// Works out what an edit makes of the file, and writes nothing. Blocks on the disk.
@@ -103,11 +117,12 @@ impl Follower {
             InventoryEdit::Add(given) => {
                 let (instance, entry) = self.judge(given, None)?;
                 let key = &instance.target.key;
-                if instances.iter().any(|other| other.target.key == *key) {
-                    return Err(EditError::Exists(key.clone()));
+                if let Some(other) = instances.iter().find(|other| other.target.key == *key) {
+                    return Err(not_ours(other).unwrap_or_else(|| EditError::Exists(key.clone())));
                 }
                 text.insert(&entry).map_err(|problem| self.broken(problem))?;
-                instances.push(instance);
+                let behind_ours = instances.partition_point(|other| !other.source.is_provided());
+                instances.insert(behind_ours, instance);
             }
             InventoryEdit::Replace(key, given) => {
                 let at = self.find(&text, &instances, &key, tag)?;
@@ -146,8 +161,8 @@ impl Follower {
         let path = self.data_dir().instances_file();
         let unreadable = |problem| ConfigErrors::from(file_error(&path, problem));
         let before = files::read(&path, instances::MAX_FILE_BYTES).map_err(unreadable)?;
-        let reading = instances::read_content(content.clone(), self.surroundings(&path), authorities);
-        let instances = reading.instances?.unwrap_or_default().into();
+        let reading = instances::read_content(Some(content.clone()), self.surroundings(), authorities);
+        let instances = reading.instances?.into();
         let mut text = InventoryText::new(Some(&content)).map_err(unreadable)?;
         if let Some(keys) = self.keys() {
             text.seal(keys).map_err(unreadable)?;
@@ -204,6 +219,9 @@ impl Follower {
         tag: Option<&str>,
     ) -> Result<usize, EditError> {
         let at = instances.iter().position(|it| it.target.key == *key);
+        if let Some(refused) = at.and_then(|at| not_ours(&instances[at])) {
+            return Err(refused);
+        }
         let entries = text.entries().map_err(|problem| self.broken(problem))?;
         let entry = entries.iter().find(|(entry, _)| entry == key);
         let (Some(at), Some((_, entry))) = (at, entry) else { return Err(EditError::Unknown(key.clone())) };
@@ -220,8 +238,7 @@ impl Follower {
     fn judge(&self, given: GivenEntry, stored: Option<(&Instance, &Json)>) -> Result<(Instance, Json), EditError> {
         let keeps = entry::keeps_secrets(&given.0);
         let merged = merge(given.0, stored.map(|(_, entry)| entry)).map_err(EditError::Refused)?;
-        let path = self.data_dir().instances_file();
-        let instance = instances::read_entry(merged.clone(), self.surroundings(&path)).map_err(EditError::Refused)?;
+        let instance = instances::read_entry(merged.clone(), self.surroundings()).map_err(EditError::Refused)?;
         if keeps && !stored.is_some_and(|(stored, _)| goes_where(&stored.target.access, &instance.target.access)) {
             return Err(refused("auth", Problem::SecretElsewhere));
         }
@@ -237,7 +254,23 @@ impl Follower {
 
 fn stored(text: &str, keys: Option<&Keyring>) -> Option<StoredEntry> {
     let shown = ShownEntry::new(Json::parse(text.as_bytes()).ok()?);
-    Some(StoredEntry { shown, tag: keys.map(|keys| keys.tag(text.as_bytes())).unwrap_or_default() })
+    Some(StoredEntry { shown, tag: tag(text.as_bytes(), keys), source: InstanceSource::Inventory })
+}
+
+fn provided(entry: &ProvidedEntry, keys: Option<&Keyring>) -> StoredEntry {
+    // Its secrets are encrypted anew at each reading, so they say nothing about changes.
+    let shown = ShownEntry::new(entry.entry.clone());
+    let text = serde_json::to_vec(&shown).expect("a tree of texts and numbers is always JSON");
+    StoredEntry { shown, tag: tag(&text, keys), source: entry.source.clone() }
+}
+
+fn tag(text: &[u8], keys: Option<&Keyring>) -> String {
+    keys.map(|keys| keys.tag(text)).unwrap_or_default()
+}
+
+fn not_ours(instance: &Instance) -> Option<EditError> {
+    let (key, file) = (instance.target.key.clone(), instance.source.clone());
+    file.is_provided().then_some(EditError::Provided { key, file })
 }
 
 fn refused(at: &str, problem: Problem) -> EditError {

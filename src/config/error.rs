@@ -2,6 +2,7 @@
 //!
 //! Problems are collected rather than raised, so that an operator mends a file in one go. None of them holds a secret.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -68,6 +69,14 @@ pub enum Problem {
     TooLarge { limit: u64 },
     #[error("cannot be read ({0}); check that it is a file and that this user may read it")]
     Unreadable(String),
+    #[error("cannot be listed ({0}); check that it is a folder and that this user may read it")]
+    Unlisted(String),
+    #[error("holds more than {0} such files; put several instances into one")]
+    TooManyFiles(usize),
+    #[error(
+        "makes the files of other tools larger than {limit} bytes together; split the fleet or remove what is not needed"
+    )]
+    TooLargeTogether { limit: u64 },
     #[error("cannot be written ({0}); check the folder's owner, its mode and the space left")]
     Unwritable(String),
     #[error("was deleted; what it held stays in force until it is restored")]
@@ -120,6 +129,8 @@ pub enum Problem {
     SecretForm,
     #[error("{0}")]
     Sealed(#[from] SealError),
+    #[error("is encrypted, which only instances.json can hold; give {{\"file\": …}}, {{\"env\": …}} or a text")]
+    SealedByOthers,
     #[error("cannot be kept, since none is stored; give it")]
     NoStoredSecret,
     #[error("must be given anew, since the address is another one and the stored secret is not sent elsewhere")]
@@ -182,6 +193,19 @@ impl ConfigErrors {
     /// The errors, in the order they were found; at most 1000.
     pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
         self.errors.iter()
+    }
+
+    /// The errors by the file that they are in; those that are in none are those of `otherwise`.
+    pub fn by_file<'a>(&'a self, otherwise: &'a Path) -> BTreeMap<&'a Path, Vec<&'a ConfigError>> {
+        let mut files: BTreeMap<&Path, Vec<&ConfigError>> = BTreeMap::new();
+        for error in &self.errors {
+            let file = match &error.place {
+                Place::File { file, .. } => file,
+                _ => otherwise,
+            };
+            files.entry(file).or_default().push(error);
+        }
+        files
     }
 }
 

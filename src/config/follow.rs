@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use super::document::InventoryText;
 use super::environment::Environment;
-use super::error::{ConfigError, ConfigErrors, Place, Problem};
-use super::instances::{self, Content, Instance, Surroundings};
+use super::error::{ConfigErrors, Problem};
+use super::instances::{self, Content, Instance, Surroundings, file_error};
 use super::keyring::Keyring;
-use super::snapshot::{NO_FLEET, NO_SETTINGS, Snapshot};
+use super::provided::Provided;
+use super::snapshot::{NO_FLEET, NO_SETTINGS, Snapshot, provided_text};
 use super::system::{SystemConfig, SystemFile};
 use super::watch::{Look, Looked};
 use super::{Config, DataDir, files};
@@ -29,14 +30,14 @@ pub enum ConfigEvent {
     Instances(Arc<[Instance]>),
     /// A file is broken or gone; what was accepted before stays in force.
     Refused {
-        /// The file that was edited.
+        /// The file that was edited; `instances.json` stands for all files of the fleet.
         file: PathBuf,
         /// Everything that is wrong.
         errors: ConfigErrors,
     },
 }
 
-/// Follows `system.json`, `instances.json`, and the secrets and authorities that the latter refers to.
+/// Follows `system.json`, `instances.json`, the files of other tools, and the secrets and authorities that they refer to.
 ///
 /// After a refusal the next valid content is told even if it is what was in force all along, so that an alarm about the
 /// refusal can be ended. Otherwise an edit that changes nothing is not told.
@@ -47,6 +48,10 @@ pub struct Follower {
     keys: Option<Arc<Keyring>>,
     system: Followed<SystemConfig>,
     instances: Followed<Arc<[Instance]>>,
+    /// What other tools provide of the fleet that was accepted; nothing before the first reading.
+    provided: Provided,
+    /// The files of other tools, and where further ones would appear.
+    provided_files: BTreeSet<PathBuf>,
     referenced_files: BTreeSet<PathBuf>,
     looks: u32,
     stamps: BTreeMap<PathBuf, Option<Stamp>>,
@@ -58,7 +63,7 @@ pub struct Follower {
 pub struct Seen {
     /// What became of edits, in order.
     pub events: Vec<ConfigEvent>,
-    /// What both files hold, as far as they were accepted; without secrets in plain text.
+    /// What the files hold, as far as they were accepted; without secrets in plain text.
     pub snapshot: Snapshot,
 }
 
@@ -71,6 +76,8 @@ impl Follower {
             keys: config.keys.clone(),
             system: Followed::new(config.system.clone(), config.found.system),
             instances: Followed::new(Arc::clone(&config.instances), config.found.instances),
+            provided: Provided::default(),
+            provided_files: BTreeSet::new(),
             referenced_files: config.referenced_files.clone(),
             looks: 0,
             stamps: BTreeMap::new(),
@@ -86,6 +93,8 @@ impl Follower {
             keys: Some(keys),
             system: Followed::new(SystemConfig::default(), false),
             instances: Followed::new(Arc::default(), false),
+            provided: Provided::default(),
+            provided_files: BTreeSet::new(),
             referenced_files: BTreeSet::new(),
             looks: 0,
             stamps: BTreeMap::new(),
@@ -108,7 +117,12 @@ impl Follower {
         &self.instances.accepted
     }
 
-    /// What is wrong with `instances.json` as it stands.
+    /// What other tools provide of the fleet.
+    pub(super) fn provided(&self) -> &Provided {
+        &self.provided
+    }
+
+    /// What is wrong with `instances.json` and the files of other tools as they stand.
     pub fn refused_inventory(&self) -> Option<&ConfigErrors> {
         self.instances.refused.as_ref()
     }
@@ -177,13 +191,18 @@ impl Follower {
             Ok(Some(content)) => (self.system_file.settings_of(&content).map(Some), Some(content)),
             Err(errors) => (Err(errors), None),
         };
-        let system = self.system.follow(&system_path, system);
+        let system = self.system.follow(&system_path, settings_text.is_some() || system.is_err(), system);
 
         let instances_path = self.data_dir.instances_file();
-        let reading = instances::read(self.surroundings(&instances_path));
+        let reading = instances::read(self.surroundings());
         let mut inventory_text = reading.content.filter(|_| reading.instances.is_ok());
         let sealed = inventory_text.as_mut().is_none_or(|content| self.seal(&instances_path, content));
-        let instances = self.instances.follow(&instances_path, reading.instances.map(|list| list.map(Arc::from)));
+        let loaded = reading.instances.map(|list| Some(Arc::from(list)));
+        let instances = self.instances.follow(&instances_path, reading.is_there, loaded);
+        self.provided_files.clone_from(&reading.provided.files);
+        if self.instances.refused.is_none() {
+            self.provided = reading.provided;
+        }
 
         self.referenced_files = reading.referenced_files;
         self.referenced_files.extend(self.system.accepted.referenced_files().iter().cloned());
@@ -199,6 +218,7 @@ impl Follower {
         let snapshot = Snapshot {
             settings: self.system.refused.is_none().then(|| text_of(settings_text.as_ref(), NO_SETTINGS)),
             inventory: (sealed && self.instances.refused.is_none()).then(|| text_of(inventory_text.as_ref(), NO_FLEET)),
+            provided: (self.keys.is_some() && self.instances.refused.is_none()).then(|| provided_text(&self.provided)),
         };
         Seen { events: system.into_iter().chain(instances).collect(), snapshot }
     }
@@ -218,8 +238,9 @@ impl Follower {
         Ok(())
     }
 
-    pub(super) fn surroundings<'a>(&'a self, file: &'a Path) -> Surroundings<'a> {
-        Surroundings { file, environment: self.system_file.environment(), keys: self.keys.as_deref() }
+    pub(super) fn surroundings(&self) -> Surroundings<'_> {
+        let (environment, keys) = (self.system_file.environment(), self.keys.as_deref());
+        Surroundings { data_dir: &self.data_dir, environment, keys }
     }
 
     /// Encrypts the plain secrets of a file that was accepted, in `content` and, unless it changed meanwhile or may not
@@ -254,7 +275,9 @@ impl Follower {
     }
 
     fn own_files(&self) -> BTreeSet<PathBuf> {
-        [self.data_dir.system_file(), self.data_dir.instances_file()].into()
+        let mut files = self.provided_files.clone();
+        files.extend([self.data_dir.system_file(), self.data_dir.instances_file()]);
+        files
     }
 }
 
@@ -277,11 +300,19 @@ impl<T: Clone + PartialEq> Followed<T> {
         Self { accepted, existed, refused: None }
     }
 
-    /// Judges what was loaded; `None` if there is nothing new to tell.
-    fn follow(&mut self, file: &Path, loaded: Result<Option<T>, ConfigErrors>) -> Option<Result<T, ConfigErrors>> {
+    /// Judges what was loaded, with the file there or not; `None` if there is nothing new to tell.
+    fn follow(
+        &mut self,
+        file: &Path,
+        is_there: bool,
+        loaded: Result<Option<T>, ConfigErrors>,
+    ) -> Option<Result<T, ConfigErrors>> {
+        let is_deleted = self.existed && !is_there;
+        self.existed |= is_there;
         let errors = match loaded {
+            Ok(_) if is_deleted => file_error(file, Problem::Deleted).into(),
+            Ok(None) => return None,
             Ok(Some(content)) => {
-                self.existed = true;
                 let recovered = self.refused.take().is_some();
                 if content == self.accepted && !recovered {
                     return None;
@@ -289,15 +320,7 @@ impl<T: Clone + PartialEq> Followed<T> {
                 self.accepted = content.clone();
                 return Some(Ok(content));
             }
-            Ok(None) if !self.existed => return None,
-            Ok(None) => {
-                let place = Place::File { file: file.to_owned(), at: String::new() };
-                ConfigError { place, problem: Problem::Deleted }.into()
-            }
-            Err(errors) => {
-                self.existed = true;
-                errors
-            }
+            Err(errors) => errors,
         };
         if self.refused.as_ref() == Some(&errors) {
             return None;
@@ -335,6 +358,7 @@ impl Stamp {
 
 #[cfg(test)]
 mod tests {
+    use super::super::error::{ConfigError, Place};
     use super::*;
 
     fn broken(name: &str) -> ConfigErrors {
@@ -345,29 +369,38 @@ mod tests {
     fn only_what_is_new_is_told() {
         let file = Path::new("f");
         let mut followed = Followed::new(1, true);
-        assert_eq!(followed.follow(file, Ok(Some(1))), None);
-        assert_eq!(followed.follow(file, Ok(Some(2))), Some(Ok(2)));
-        assert_eq!(followed.follow(file, Err(broken("a"))), Some(Err(broken("a"))));
-        assert_eq!(followed.follow(file, Err(broken("a"))), None);
-        assert_eq!(followed.follow(file, Err(broken("b"))), Some(Err(broken("b"))));
+        assert_eq!(followed.follow(file, true, Ok(Some(1))), None);
+        assert_eq!(followed.follow(file, true, Ok(Some(2))), Some(Ok(2)));
+        assert_eq!(followed.follow(file, true, Err(broken("a"))), Some(Err(broken("a"))));
+        assert_eq!(followed.follow(file, true, Err(broken("a"))), None);
+        assert_eq!(followed.follow(file, true, Err(broken("b"))), Some(Err(broken("b"))));
         assert_eq!(followed.accepted, 2);
     }
 
     #[test]
     fn the_end_of_a_refusal_is_told_even_if_nothing_else_changed() {
         let mut followed = Followed::new(1, true);
-        followed.follow(Path::new("f"), Err(broken("a")));
-        assert_eq!(followed.follow(Path::new("f"), Ok(Some(1))), Some(Ok(1)));
-        assert_eq!(followed.follow(Path::new("f"), Ok(Some(1))), None);
+        followed.follow(Path::new("f"), true, Err(broken("a")));
+        assert_eq!(followed.follow(Path::new("f"), true, Ok(Some(1))), Some(Ok(1)));
+        assert_eq!(followed.follow(Path::new("f"), true, Ok(Some(1))), None);
     }
 
     #[test]
     fn a_deleted_file_is_refused_and_one_that_never_was_is_not_missed() {
         let mut followed = Followed::new(1, false);
-        assert_eq!(followed.follow(Path::new("f"), Ok(None)), None);
-        followed.follow(Path::new("f"), Ok(Some(2)));
-        let refused = followed.follow(Path::new("f"), Ok(None)).unwrap().unwrap_err();
+        assert_eq!(followed.follow(Path::new("f"), false, Ok(None)), None);
+        followed.follow(Path::new("f"), true, Ok(Some(2)));
+        let refused = followed.follow(Path::new("f"), false, Ok(None)).unwrap().unwrap_err();
         assert_eq!(refused.iter().next().unwrap().problem, Problem::Deleted);
         assert_eq!(followed.accepted, 2);
+    }
+
+    #[test]
+    fn what_other_files_hold_is_followed_without_the_file_but_not_when_it_was_deleted() {
+        let mut followed = Followed::new(1, false);
+        assert_eq!(followed.follow(Path::new("f"), false, Ok(Some(2))), Some(Ok(2)));
+        followed.follow(Path::new("f"), true, Ok(Some(3)));
+        assert!(matches!(followed.follow(Path::new("f"), false, Ok(Some(2))), Some(Err(_))));
+        assert_eq!(followed.accepted, 3);
     }
 }

@@ -13,6 +13,7 @@ use super::entry::ENCRYPTED;
 use super::error::{JsonErrors, Problem};
 use super::instances::Instance;
 use super::json::{Fields, Json, JsonPath};
+use super::provided::InstanceSource;
 use super::reference::{self, References};
 use super::revision;
 use super::seal::SecretPlace;
@@ -65,7 +66,8 @@ pub(super) fn read(
     let (key, access) = (identity.key?, access?);
     let display_name = display_name.unwrap_or_else(|| key.name().to_owned());
     let revision = revision::of(&access);
-    Some(Instance { target: Target { key, display_name, access }, enabled, interval, timeout, revision })
+    let target = Target { key, display_name, access };
+    Some(Instance { target, enabled, interval, timeout, revision, source: InstanceSource::Inventory })
 }
 
 fn read_proxmox(

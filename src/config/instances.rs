@@ -1,19 +1,20 @@
-//! `instances.json`: the fleet, read as a whole or refused as a whole.
+//! The fleet: `instances.json` and the files of other tools, read as a whole or refused as a whole.
 //!
 //! Every error is found in one reading, each with the path of what is wrong. Secrets come out resolved.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
 use super::environment::Environment;
-use super::error::{ConfigError, ConfigErrors, JsonErrors, Place, Problem, Source};
-use super::files;
-use super::instance;
+use super::error::{ConfigError, ConfigErrors, Errors, JsonErrors, Place, Problem, Source};
 use super::json::{Fields, Json, JsonPath};
 use super::keyring::Keyring;
+use super::provided::{self, InstanceSource, Provided, ProvidedEntry, ProvidedFile};
 use super::reference::{Authorities, References};
+use super::{DataDir, entry, files, instance};
 use crate::engine::{InstanceKey, Millis};
 use crate::targets::Target;
 
@@ -35,56 +36,65 @@ pub struct Instance {
     ///
     /// The same in every run. It is derived from secrets too, so it is for comparing and not for showing.
     pub revision: u64,
+    /// The file that it stands in.
+    pub source: InstanceSource,
 }
 
 /// The content of a file, which may hold secrets.
 pub(super) type Content = Zeroizing<Vec<u8>>;
 
-/// What came of reading the file, and the files that it refers to, which are known even if it is refused.
+/// What came of reading the files, and the files that they refer to, which are known even if they are refused.
 pub(super) struct Reading {
-    /// The fleet; `None` if there is no file.
-    pub(super) instances: Result<Option<Vec<Instance>>, ConfigErrors>,
-    /// What the file holds, if it could be read at all.
+    /// The fleet, in the order of the files.
+    pub(super) instances: Result<Vec<Instance>, ConfigErrors>,
+    /// Whether there is an `instances.json`.
+    pub(super) is_there: bool,
+    /// What it holds, if it could be read at all.
     pub(super) content: Option<Content>,
+    /// What other tools provide, as far as it could be read.
+    pub(super) provided: Provided,
     pub(super) referenced_files: BTreeSet<PathBuf>,
 }
 
-/// What is around an inventory: it refers to files and variables, and its secrets are encrypted.
+/// What is around an inventory: it refers to files and variables, its secrets are encrypted, and others stand beside it.
 #[derive(Clone, Copy)]
 pub(super) struct Surroundings<'a> {
-    /// `instances.json`; paths in it are taken from the folder that it is in.
-    pub(super) file: &'a Path,
+    /// Where it is; relative paths are taken from there.
+    pub(super) data_dir: &'a DataDir,
     pub(super) environment: &'a Environment,
     pub(super) keys: Option<&'a Keyring>,
 }
 
 impl<'a> Surroundings<'a> {
     fn references(self) -> References<'a> {
-        let folder = self.file.parent().unwrap_or_else(|| Path::new("/"));
-        References::new(folder, self.environment, self.keys)
+        References::new(self.data_dir.path(), self.environment, self.keys)
     }
 }
 
-/// Reads the file.
+/// Reads the files.
 pub(super) fn read(around: Surroundings<'_>) -> Reading {
-    match files::read(around.file, MAX_FILE_BYTES) {
-        Ok(None) => Reading { instances: Ok(None), content: None, referenced_files: BTreeSet::new() },
-        Ok(Some(content)) => read_content(content, around, Authorities::new()),
+    let file = around.data_dir.instances_file();
+    match files::read(&file, MAX_FILE_BYTES) {
+        Ok(content) => read_content(content, around, Authorities::new()),
         Err(problem) => {
-            let mut errors = JsonErrors::new(Source::File(around.file));
-            errors.add(&JsonPath::Root, problem);
-            Reading { instances: errors.or(None), content: None, referenced_files: BTreeSet::new() }
+            let mut reader = FleetReader::new(around, Authorities::new());
+            reader.errors.append(file_error(&file, problem).into());
+            reader.provided();
+            reader.finish(None, true)
         }
     }
 }
 
-/// Reads what the file holds, or is to hold once files of `authorities` are there.
-pub(super) fn read_content(content: Content, around: Surroundings<'_>, authorities: Authorities) -> Reading {
-    let mut references = around.references().with_authorities(authorities);
-    let mut errors = JsonErrors::new(Source::File(around.file));
-    let json = errors.keep(&JsonPath::Root, Json::parse(&content));
-    let instances = json.map(|json| read_document(json, &mut references, &mut errors));
-    Reading { instances: errors.or(instances), content: Some(content), referenced_files: references.into_files() }
+/// Reads the files when `instances.json` holds this, or is to hold it once files of `authorities` are there.
+pub(super) fn read_content(content: Option<Content>, around: Surroundings<'_>, authorities: Authorities) -> Reading {
+    let mut reader = FleetReader::new(around, authorities);
+    if let Some(content) = &content {
+        let path = around.data_dir.instances_file();
+        reader.inventory(content, &Holder { path: path.into(), source: InstanceSource::Inventory, provided: None });
+    }
+    reader.provided();
+    let is_there = content.is_some();
+    reader.finish(content, is_there)
 }
 
 /// Something that is wrong with a file as a whole.
@@ -104,29 +114,150 @@ pub(super) fn read_entry(entry: Json, around: Surroundings<'_>) -> Result<Instan
     errors.or(instance).map(|instance| instance.expect("what is without errors is whole"))
 }
 
-fn read_document(json: Json, references: &mut References<'_>, errors: &mut JsonErrors<'_>) -> Vec<Instance> {
-    let Some(mut document) = Fields::open(json, &JsonPath::Root, errors) else { return Vec::new() };
-    let items = document.require("instances", errors, |list| {
-        let items = list.into_array()?;
-        if items.len() > MAX_INSTANCES { Err(Problem::TooMany(MAX_INSTANCES)) } else { Ok(items) }
-    });
-    document.finish(errors);
+/// A file with instances.
+struct Holder<'a> {
+    path: Arc<Path>,
+    source: InstanceSource,
+    /// What is known of it if another tool keeps it.
+    provided: Option<&'a ProvidedFile>,
+}
 
-    let list = JsonPath::Root.field("instances");
-    let mut seen: BTreeMap<InstanceKey, usize> = BTreeMap::new();
-    let mut instances = Vec::new();
-    for (index, item) in items.unwrap_or_default().into_iter().enumerate() {
-        let path = list.item(index);
-        let Some(mut fields) = Fields::open(item, &path, errors) else { continue };
-        let identity = instance::read_identity(&mut fields, errors);
-        if let Some(key) = &identity.key {
-            let first = *seen.entry(key.clone()).or_insert(index);
-            if first != index {
-                let first = list.item(first).to_string();
-                errors.add(&path.field("name"), Problem::SameName { key: key.clone(), first });
+/// Where an instance stands.
+#[derive(Clone)]
+struct Position {
+    file: Arc<Path>,
+    index: usize,
+}
+
+/// Reads one file after the other.
+struct FleetReader<'a> {
+    around: Surroundings<'a>,
+    references: References<'a>,
+    errors: Errors,
+    seen: BTreeMap<InstanceKey, Position>,
+    instances: Vec<Instance>,
+    provided: Provided,
+}
+
+impl<'a> FleetReader<'a> {
+    fn new(around: Surroundings<'a>, authorities: Authorities) -> Self {
+        Self {
+            around,
+            references: around.references().with_authorities(authorities),
+            errors: Errors::default(),
+            seen: BTreeMap::new(),
+            instances: Vec::new(),
+            provided: Provided::default(),
+        }
+    }
+
+    fn finish(self, content: Option<Content>, is_there: bool) -> Reading {
+        Reading {
+            instances: self.errors.or(self.instances),
+            is_there,
+            content,
+            provided: self.provided,
+            referenced_files: self.references.into_files(),
+        }
+    }
+
+    /// Reads what other tools provide.
+    fn provided(&mut self) {
+        let folder = self.around.data_dir.instances_folder();
+        let fragments = provided::fragments(self.around.data_dir);
+        let fragments = fragments.unwrap_or_else(|problem| {
+            self.errors.append(file_error(&folder, problem).into());
+            Vec::new()
+        });
+        self.provided.files.insert(folder);
+        let mut room = provided::MAX_BYTES;
+        for path in fragments {
+            self.provided.files.insert(path.clone());
+            match ProvidedFile::read(&path, room) {
+                Ok(None) => {}
+                Ok(Some(file)) => {
+                    room -= file.content.len() as u64;
+                    let source = provided::source_of(self.around.data_dir, &path);
+                    self.inventory(&file.content, &Holder { path: path.into(), source, provided: Some(&file) });
+                }
+                Err(Problem::TooLarge { .. }) => {
+                    let problem = Problem::TooLargeTogether { limit: provided::MAX_BYTES };
+                    self.errors.append(file_error(&path, problem).into());
+                    return;
+                }
+                Err(problem) => self.errors.append(file_error(&path, problem).into()),
             }
         }
-        instances.extend(instance::read(identity, fields, references, errors));
     }
-    instances
+
+    /// Reads a file of the form of `instances.json`.
+    fn inventory(&mut self, content: &[u8], holder: &Holder<'_>) {
+        let mut errors = JsonErrors::new(Source::File(&holder.path));
+        if let Some(json) = errors.keep(&JsonPath::Root, Json::parse(content)) {
+            self.document(json, holder, &mut errors);
+        }
+        if let Err(broken) = errors.or(()) {
+            self.errors.append(broken);
+        }
+    }
+
+    fn document(&mut self, json: Json, holder: &Holder<'_>, errors: &mut JsonErrors<'_>) {
+        let Some(mut document) = Fields::open(json, &JsonPath::Root, errors) else { return };
+        let room = MAX_INSTANCES.saturating_sub(self.instances.len());
+        let items = document.require("instances", errors, |list| {
+            let items = list.into_array()?;
+            if items.len() > room { Err(Problem::TooMany(room)) } else { Ok(items) }
+        });
+        document.finish(errors);
+        let list = JsonPath::Root.field("instances");
+        for (index, item) in items.unwrap_or_default().into_iter().enumerate() {
+            self.entry(item, &list.item(index), holder, index, errors);
+        }
+    }
+
+    fn entry(
+        &mut self,
+        mut entry: Json,
+        path: &JsonPath<'_>,
+        holder: &Holder<'_>,
+        index: usize,
+        errors: &mut JsonErrors<'_>,
+    ) {
+        if let Some(file) = holder.provided {
+            file.judge_secrets(&mut entry, &holder.path, path, errors);
+        }
+        let kept = holder.source.is_provided().then(|| entry.clone());
+        let Some(mut fields) = Fields::open(entry, path, errors) else { return };
+        let identity = instance::read_identity(&mut fields, errors);
+        if let Some(key) = &identity.key {
+            let here = Position { file: Arc::clone(&holder.path), index };
+            if let Some(first) = self.seen.get(key) {
+                let first = first.seen_from(&holder.path);
+                errors.add(&path.field("name"), Problem::SameName { key: key.clone(), first });
+            } else {
+                self.seen.insert(key.clone(), here);
+            }
+        }
+        let Some(mut instance) = instance::read(identity, fields, &mut self.references, errors) else { return };
+        instance.source = holder.source.clone();
+        if let Some(kept) = kept {
+            let key = instance.target.key.clone();
+            let sealed = match self.around.keys {
+                Some(keys) => errors.keep(path, entry::sealed(kept, &key, keys)),
+                None => Some(kept),
+            };
+            let source = holder.source.clone();
+            self.provided.entries.extend(sealed.map(|entry| ProvidedEntry { key, source, entry }));
+        }
+        self.instances.push(instance);
+    }
+}
+
+impl Position {
+    /// As it is told to who looks into `file`.
+    fn seen_from(&self, file: &Path) -> String {
+        let list = JsonPath::Root.field("instances");
+        let at = list.item(self.index);
+        if *self.file == *file { at.to_string() } else { format!("{}: {at}", self.file.display()) }
+    }
 }

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::{ConfigErrors, SystemConfig};
 
-/// Refused edits by file.
+/// Refused edits by file; `instances.json` stands for all files of the fleet.
 pub type RefusedEdits = BTreeMap<PathBuf, ConfigErrors>;
 
 /// The settings in force and the edits that were refused. Cheap to clone; reads take no lock.

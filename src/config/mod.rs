@@ -1,4 +1,5 @@
-//! The configuration: settings from `system.json` and the environment, the fleet from `instances.json`.
+//! The configuration: settings from `system.json` and the environment, the fleet from `instances.json` and from files
+//! of other tools.
 //!
 //! Everything is validated as a whole: a broken edit changes nothing, and its errors say where, what and what to do.
 
@@ -20,6 +21,7 @@ mod json;
 mod keyring;
 mod live;
 mod notifications;
+mod provided;
 mod reference;
 mod revision;
 mod seal;
@@ -33,7 +35,7 @@ use std::sync::Arc;
 
 pub use address::AddressError;
 pub use bundle::{Bundle, BundleError, MAX_BUNDLE_BYTES, PreparedImport};
-pub use data_dir::{DataDir, SOCKET};
+pub use data_dir::{DataDir, FRAGMENTS, SOCKET};
 pub use definitions::{SETTINGS, SettingDefinition, SettingKind, settings_markdown};
 pub use duration::{SpanError, parse_span};
 pub use edit::{EditError, InventoryEdit, PreparedInventory, StoredEntry};
@@ -44,9 +46,10 @@ pub use follow::{ConfigEvent, Follower, Seen};
 pub use instances::Instance;
 pub use keyring::{Keyring, SECRETS_KEY};
 pub use live::{LiveConfig, RefusedEdits};
+pub use provided::{InstanceSource, is_fragment};
 pub use reference::ReferenceError;
 pub use seal::SealError;
-pub use snapshot::{Difference, FieldDifference, InstanceChange, InstanceDifference, Snapshot};
+pub use snapshot::{Difference, FieldDifference, InstanceChange, InstanceDifference, NO_FLEET, Snapshot};
 pub use system::{EffectiveSetting, Origin, PreparedSettings, SettingsPatch, SystemConfig, SystemFile};
 pub use watch::{Look, LookAtFiles, Looked, watch_files};
 
@@ -76,7 +79,7 @@ pub struct Config {
     pub system_file: Arc<SystemFile>,
     /// The settings in force.
     pub system: SystemConfig,
-    /// The fleet, in the order of `instances.json`.
+    /// The fleet, in the order of `instances.json`; then that of the files of other tools.
     pub instances: Arc<[Instance]>,
     keys: Option<Arc<Keyring>>,
     referenced_files: BTreeSet<PathBuf>,
@@ -91,10 +94,10 @@ struct Found {
 }
 
 impl Config {
-    /// Loads both files. One that is missing means defaults or an empty fleet, and is not created.
+    /// Loads all files. One that is missing means defaults or an empty fleet, and is not created.
     ///
     /// # Errors
-    /// Everything that is wrong in either file and in the environment.
+    /// Everything that is wrong in any of them and in the environment.
     pub fn load(data_dir: DataDir, environment: &Environment) -> Result<Self, ConfigErrors> {
         let mut errors = Errors::default();
         let system_file = SystemFile::new(data_dir.system_file(), environment.clone());
@@ -112,19 +115,18 @@ impl Config {
             errors.add(place, Problem::Key(error.to_string()));
             None
         });
-        let file = data_dir.instances_file();
-        let reading = instances::read(Surroundings { file: &file, environment, keys: keys.as_ref() });
+        let reading = instances::read(Surroundings { data_dir: &data_dir, environment, keys: keys.as_ref() });
         let instances = reading.instances.unwrap_or_else(|broken| {
             errors.append(broken);
-            None
+            Vec::new()
         });
         let notification_files = system.referenced_files().clone();
-        let found = Found { system: found_system, instances: instances.is_some() };
+        let found = Found { system: found_system, instances: reading.is_there };
         errors.or(Self {
             data_dir,
             system_file: Arc::new(system_file),
             system,
-            instances: instances.unwrap_or_default().into(),
+            instances: instances.into(),
             keys: keys.map(Arc::new),
             referenced_files: &reading.referenced_files | &notification_files,
             found,

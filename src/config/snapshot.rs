@@ -12,22 +12,28 @@ use utoipa::ToSchema;
 use super::entry::{self, SECRET_FIELDS, ShownEntry, holds_secret, key_of, opened};
 use super::json::Json;
 use super::keyring::Keyring;
+use super::provided::{INVENTORY, Provided, ProvidedEntry};
 use crate::engine::InstanceKey;
 
 /// What stands for a `system.json` that is not there.
 pub(super) const NO_SETTINGS: &str = "{}\n";
 /// What stands for an `instances.json` that is not there.
-pub(super) const NO_FLEET: &str = "{\n  \"instances\": []\n}\n";
+pub const NO_FLEET: &str = "{\n  \"instances\": []\n}\n";
+/// The member of an entry of [`Snapshot::provided`] that names its file. No instance has a setting of this name.
+const SOURCE: &str = "source";
 /// How many instances a summary names.
 const NAMED: usize = 3;
 
-/// What both files held at one moment; `None` for one that was broken or unknown then.
+/// What the files held at one moment; `None` for what was broken or unknown then.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Snapshot {
     /// `system.json`.
     pub settings: Option<String>,
     /// `instances.json`, its secrets encrypted.
     pub inventory: Option<String>,
+    /// The instances of the files of other tools in the form of `instances.json`, each with the `source` that it stands
+    /// in, their secrets encrypted.
+    pub provided: Option<String>,
 }
 
 impl Snapshot {
@@ -35,11 +41,26 @@ impl Snapshot {
     pub fn difference(&self, after: &Self, keys: Option<&Keyring>) -> Difference {
         let both = |one: &Option<String>, other: &Option<String>| Some((parse(one)?, parse(other)?));
         let settings = both(&self.settings, &after.settings).filter(|(before, after)| before != after);
-        let fleets = both(&self.inventory, &after.inventory).filter(|(before, after)| before != after);
+        let is_same_fleet = self.inventory == after.inventory && self.provided == after.provided;
+        let fleets = self.fleet().zip(after.fleet()).filter(|_| !is_same_fleet);
         Difference {
             settings: settings.map(|(before, after)| changed_fields(&before, &after)).unwrap_or_default(),
             instances: fleets.map(|(before, after)| changed_instances(before, after, keys)).unwrap_or_default(),
         }
+    }
+
+    /// The instances of the files of other tools that differ in `after`.
+    pub fn provided_difference(&self, after: &Self, keys: Option<&Keyring>) -> Vec<InstanceDifference> {
+        let provided = |snapshot: &Self| Some(entries(parse(&snapshot.provided)?));
+        let both = provided(self).zip(provided(after));
+        both.map(|(before, after)| changed_instances(before, after, keys)).unwrap_or_default()
+    }
+
+    /// The entries of all files.
+    fn fleet(&self) -> Option<Vec<Json>> {
+        let mut fleet = entries(parse(&self.inventory)?);
+        fleet.extend(entries(parse(&self.provided)?));
+        Some(fleet)
     }
 
     /// The settings of `system.json` as they stood there.
@@ -49,13 +70,12 @@ impl Snapshot {
 
     /// The instances as they stood in `instances.json`, with `{"set": true}` for every secret.
     pub fn shown_instances(&self) -> Option<Vec<Value>> {
-        let entries = entries(parse(&self.inventory)?);
-        Some(
-            entries
-                .into_iter()
-                .filter_map(|entry| serde_json::to_value(ShownEntry::new(entry).without_query()).ok())
-                .collect(),
-        )
+        Some(shown_entries(parse(&self.inventory)?))
+    }
+
+    /// The instances of the files of other tools, each with its `source`, with `{"set": true}` for every secret.
+    pub fn shown_provided(&self) -> Option<Vec<Value>> {
+        Some(shown_entries(parse(&self.provided)?))
     }
 }
 
@@ -81,6 +101,8 @@ pub struct Difference {
 pub struct InstanceDifference {
     /// `type::name`.
     pub key: String,
+    /// The file that it stands in, or stood in if it is gone.
+    pub source: String,
     /// What became of it.
     pub change: InstanceChange,
     /// The fields that differ; of an instance that was added or removed, all of them.
@@ -153,9 +175,11 @@ impl fmt::Display for Difference {
                 writeln!(f, "  ~ {field}")?;
             }
         }
-        if !self.instances.is_empty() {
-            writeln!(f, "instances.json")?;
-            for InstanceDifference { key, change, fields } in &self.instances {
+        let sources: BTreeSet<&str> = self.instances.iter().map(|it| it.source.as_str()).collect();
+        for source in sources {
+            writeln!(f, "{source}")?;
+            for InstanceDifference { key, change, fields, .. } in self.instances.iter().filter(|it| it.source == source)
+            {
                 let sign = match change {
                     InstanceChange::Added => '+',
                     InstanceChange::Removed => '-',
@@ -199,22 +223,61 @@ fn entries(inventory: Json) -> Vec<Json> {
     }
 }
 
-fn changed_instances(before: Json, after: Json, keys: Option<&Keyring>) -> Vec<InstanceDifference> {
-    let by_key = |inventory: Json| -> BTreeMap<InstanceKey, Json> {
-        let entries = entries(inventory).into_iter();
-        entries.filter_map(|entry| Some((key_of(&entry)?, opened(entry, keys)))).collect()
+fn shown_entries(inventory: Json) -> Vec<Value> {
+    let shown = |entry| serde_json::to_value(ShownEntry::new(entry).without_query()).ok();
+    entries(inventory).into_iter().filter_map(shown).collect()
+}
+
+/// What other tools provide, as a [`Snapshot`] keeps it.
+pub(super) fn provided_text(provided: &Provided) -> String {
+    if provided.entries.is_empty() {
+        return NO_FLEET.to_owned();
+    }
+    let entries = provided.entries.iter().map(|ProvidedEntry { source, entry, .. }| {
+        let mut members = vec![(SOURCE.to_owned(), Json::Text(source.as_str().to_owned()))];
+        if let Json::Object(entry) = entry {
+            members.extend(entry.iter().cloned());
+        }
+        Json::Object(members)
+    });
+    let text = Json::Object(vec![("instances".to_owned(), Json::Array(entries.collect()))]);
+    serde_json::to_string(&text).expect("a tree of texts and numbers is always JSON")
+}
+
+/// The entry without the name of the file that it stands in, and that name.
+fn split_source(mut entry: Json) -> (String, Json) {
+    let Json::Object(members) = &mut entry else { return (INVENTORY.to_owned(), entry) };
+    let source = members.iter().position(|(name, _)| name == SOURCE).map(|at| members.remove(at).1);
+    let source = source.and_then(|source| source.into_text().ok()).unwrap_or_else(|| INVENTORY.to_owned());
+    (source, entry)
+}
+
+fn changed_instances(before: Vec<Json>, after: Vec<Json>, keys: Option<&Keyring>) -> Vec<InstanceDifference> {
+    let by_key = |entries: Vec<Json>| -> BTreeMap<InstanceKey, (String, Json)> {
+        let entries = entries.into_iter().map(split_source);
+        entries.filter_map(|(source, entry)| Some((key_of(&entry)?, (source, opened(entry, keys))))).collect()
     };
     let (before, after) = (by_key(before), by_key(after));
     let all: BTreeSet<&InstanceKey> = before.keys().chain(after.keys()).collect();
     let nothing = Json::Object(Vec::new());
     let difference = |key: &InstanceKey| {
-        let (change, before, after) = match (before.get(key), after.get(key)) {
-            (Some(before), Some(after)) => (InstanceChange::Changed, before, after),
-            (Some(before), None) => (InstanceChange::Removed, before, &nothing),
-            (None, after) => (InstanceChange::Added, &nothing, after.unwrap_or(&nothing)),
+        let moved = |from: &String, to: &String| FieldDifference {
+            field: SOURCE.to_owned(),
+            before: Some(from.as_str().into()),
+            after: Some(to.as_str().into()),
         };
-        let fields = changed_fields(before, after);
-        (!fields.is_empty()).then(|| InstanceDifference { key: key.to_string(), change, fields })
+        let (change, source, fields) = match (before.get(key), after.get(key)) {
+            (Some((from, before)), Some((to, after))) => {
+                let mut fields = changed_fields(before, after);
+                fields.extend((from != to).then(|| moved(from, to)));
+                (InstanceChange::Changed, to, fields)
+            }
+            (Some((source, before)), None) => (InstanceChange::Removed, source, changed_fields(before, &nothing)),
+            (None, Some((source, after))) => (InstanceChange::Added, source, changed_fields(&nothing, after)),
+            (None, None) => return None,
+        };
+        let source = source.clone();
+        (!fields.is_empty()).then(|| InstanceDifference { key: key.to_string(), source, change, fields })
     };
     all.into_iter().filter_map(difference).collect()
 }
@@ -268,7 +331,8 @@ mod tests {
     use super::*;
 
     fn snapshot(settings: &str, instances: &str) -> Snapshot {
-        Snapshot { settings: Some(settings.to_owned()), inventory: Some(format!("{{\"instances\": [{instances}]}}")) }
+        let inventory = Some(format!("{{\"instances\": [{instances}]}}"));
+        Snapshot { settings: Some(settings.to_owned()), inventory, provided: Some(NO_FLEET.to_owned()) }
     }
 
     fn pve(secret: &str, rest: &str) -> String {
@@ -320,9 +384,27 @@ mod tests {
     }
 
     #[test]
+    fn an_instance_of_another_tool_is_told_with_its_file_and_one_that_moved_with_both() {
+        let provided = |source: &str, rest: &str| {
+            let entry = format!(r#"{{"source": "{source}", "type": "tcp", "name": "x"{rest}}}"#);
+            Snapshot { provided: Some(format!(r#"{{"instances": [{entry}]}}"#)), ..snapshot("{}", "") }
+        };
+        let (none, there) = (snapshot("{}", ""), provided("instances.d/a.json", ""));
+        let added = none.difference(&there, None);
+        let shown = "instances.d/a.json\n  + tcp::x\n      name: none → \"x\"\n      type: none → \"tcp\"\n";
+        assert_eq!((added.to_string().as_str(), added.summary().as_str()), (shown, "added: tcp::x"));
+        let moved = there.difference(&provided("instances.d/b.json", r#", "port": 1"#), None).to_string();
+        let shown = "  ~ tcp::x\n      port: none → 1\n      source: \"instances.d/a.json\" → \"instances.d/b.json\"\n";
+        assert_eq!(moved, format!("instances.d/b.json\n{shown}"));
+        let taken_over = there.difference(&snapshot("{}", r#"{"type": "tcp", "name": "x"}"#), None);
+        assert_eq!(taken_over.instances[0].source, "instances.json");
+        assert_eq!(there.provided_difference(&none, None)[0].change, InstanceChange::Removed);
+    }
+
+    #[test]
     fn a_file_that_is_unknown_at_one_of_the_moments_is_passed_over() {
         let known = snapshot(r#"{"a": 1}"#, "");
-        let unknown = Snapshot { settings: None, inventory: known.inventory.clone() };
+        let unknown = Snapshot { settings: None, ..known.clone() };
         assert!(known.difference(&unknown, None).is_empty());
         assert!(unknown.difference(&known, None).is_empty());
     }

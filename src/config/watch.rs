@@ -36,7 +36,7 @@ pub enum Look {
 /// What is to be done after a look.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Looked {
-    /// Go on watching these files.
+    /// Go on watching these files, and what is in those that are folders.
     At(BTreeSet<PathBuf>),
     /// Something differs, which is read only when it has come to rest, like what is reported.
     Again,
@@ -120,7 +120,8 @@ impl WatchedFiles {
 }
 
 fn watch_folders(data_dir: &Path, files: BTreeSet<PathBuf>, changed: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
-    let others: BTreeSet<PathBuf> = files.iter().filter_map(|file| file.parent()).map(Path::to_owned).collect();
+    let folders = files.iter().flat_map(|file| [file.parent(), file.is_dir().then_some(file.as_path())]);
+    let others: BTreeSet<PathBuf> = folders.flatten().map(Path::to_owned).collect();
     let report = move |event: notify::Result<notify::Event>| {
         if matters(&event, &files) {
             // Full means that a look is already due.
@@ -144,7 +145,9 @@ fn matters(event: &notify::Result<notify::Event>, files: &BTreeSet<PathBuf>) -> 
     let Ok(event) = event else { return true };
     // Kubernetes changes mounted files by pointing the link `..data`, which they go through, elsewhere.
     let is_mount_link = |path: &Path| path.file_name().is_some_and(|name| name == "..data");
-    let concerns = |path: &PathBuf| files.contains(path) || is_mount_link(path);
+    // What comes and goes in a folder of the list may be one of its files.
+    let is_inside = |path: &Path| path.parent().is_some_and(|folder| files.contains(folder));
+    let concerns = |path: &PathBuf| files.contains(path) || is_mount_link(path) || is_inside(path);
     // Reading the files is itself an access.
     event.need_rescan() || (!matches!(event.kind, EventKind::Access(_)) && event.paths.iter().any(concerns))
 }
@@ -156,11 +159,12 @@ mod tests {
     #[test]
     fn reading_a_file_and_writing_another_do_not_matter() {
         use notify::event::{AccessKind, CreateKind};
-        let files = BTreeSet::from([PathBuf::from("/data/system.json")]);
+        let files = BTreeSet::from(["/data/system.json", "/data/instances.d"].map(PathBuf::from));
         let event = |kind, path| Ok(notify::Event::new(kind).add_path(PathBuf::from(path)));
         let create = EventKind::Create(CreateKind::File);
         assert!(matters(&event(create, "/data/system.json"), &files));
         assert!(matters(&event(create, "/run/secrets/..data"), &files));
+        assert!(matters(&event(create, "/data/instances.d/new.json"), &files));
         assert!(!matters(&event(create, "/data/pulse.db"), &files));
         assert!(!matters(&event(EventKind::Access(AccessKind::Read), "/data/system.json"), &files));
     }

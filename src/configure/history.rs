@@ -1,4 +1,4 @@
-//! The versions of the configuration: who changed what, when and why, and both files as they were then.
+//! The versions of the configuration: who changed what, when and why, and the files as they were then.
 //!
 //! A version keeps the text of the files that it changed; a file that it left alone is that of the versions before.
 
@@ -8,7 +8,7 @@ use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::config::{Difference, Keyring, Snapshot};
+use crate::config::{Difference, Keyring, NO_FLEET, Snapshot};
 use crate::security::Caller;
 use crate::store::StoreError;
 
@@ -111,6 +111,8 @@ fn version_of(row: &Row<'_>) -> rusqlite::Result<Version> {
 enum Document {
     Settings,
     Inventory,
+    /// What the files of other tools held.
+    Provided,
 }
 
 impl Document {
@@ -118,6 +120,7 @@ impl Document {
         match self {
             Self::Settings => "settings",
             Self::Inventory => "inventory",
+            Self::Provided => "provided",
         }
     }
 }
@@ -141,13 +144,19 @@ pub(super) fn before(tx: &Transaction<'_>, version: i64) -> Result<Option<i64>, 
     Ok(tx.query_row("SELECT max(version) FROM config_versions WHERE version < ?1", [version], |row| row.get(0))?)
 }
 
-/// Both files as they were at a version.
+/// The files as they were at a version.
 pub(super) fn snapshot(tx: &Transaction<'_>, version: i64) -> Result<Snapshot, StoreError> {
     let text = |document: Document| {
         let sql = "SELECT text FROM config_texts WHERE document = ?1 AND version <= ?2 ORDER BY version DESC LIMIT 1";
         tx.query_row(sql, params![document.as_str(), version], |row| row.get(0)).optional()
     };
-    Ok(Snapshot { settings: text(Document::Settings)?, inventory: text(Document::Inventory)? })
+    // Before other tools provided anything, nothing of it was kept.
+    let provided = text(Document::Provided)?.unwrap_or_else(|| NO_FLEET.to_owned());
+    Ok(Snapshot {
+        settings: text(Document::Settings)?,
+        inventory: text(Document::Inventory)?,
+        provided: Some(provided),
+    })
 }
 
 /// Keeps a version, unless it differs from the last one in nothing that matters; then there is only the difference.
@@ -180,8 +189,13 @@ pub(super) fn keep(
         ],
     )?;
     let version = tx.last_insert_rowid();
-    let documents =
-        [(Document::Settings, &last.settings, &now.settings), (Document::Inventory, &last.inventory, &now.inventory)];
+    // The text is ours, and differs at each reading if there are secrets in it.
+    let provided = &now.provided.clone().filter(|_| !last.provided_difference(now, keys).is_empty());
+    let documents = [
+        (Document::Settings, &last.settings, &now.settings),
+        (Document::Inventory, &last.inventory, &now.inventory),
+        (Document::Provided, &last.provided, provided),
+    ];
     for (document, last, now) in documents {
         if let Some(text) = now
             && now != last
@@ -217,14 +231,15 @@ fn prune(tx: &Transaction<'_>) -> Result<(), StoreError> {
 
 /// Encrypts the secrets of every version with the current key.
 pub(super) fn reseal(tx: &Transaction<'_>, keys: &Keyring) -> Result<(), StoreError> {
-    let mut query = tx.prepare("SELECT version FROM config_texts WHERE document = 'inventory'")?;
-    let versions: Vec<i64> = query.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    for version in versions {
-        let sql = "SELECT text FROM config_texts WHERE document = 'inventory' AND version = ?1";
-        let text: String = tx.query_row(sql, [version], |row| row.get(0))?;
+    let mut query = tx.prepare("SELECT version, document FROM config_texts WHERE document <> 'settings'")?;
+    let found = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let found: Vec<(i64, String)> = found.collect::<Result<_, _>>()?;
+    for (version, document) in found {
+        let sql = "SELECT text FROM config_texts WHERE version = ?1 AND document = ?2";
+        let text: String = tx.query_row(sql, params![version, document], |row| row.get(0))?;
         if let Some(text) = keys.resealed(&text) {
-            let sql = "UPDATE config_texts SET text = ?2 WHERE document = 'inventory' AND version = ?1";
-            tx.execute(sql, params![version, text])?;
+            let sql = "UPDATE config_texts SET text = ?3 WHERE version = ?1 AND document = ?2";
+            tx.execute(sql, params![version, document, text])?;
         }
     }
     Ok(())
@@ -236,7 +251,11 @@ mod tests {
     use crate::store::Store;
 
     fn snapshot_of(settings: &str, instances: &str) -> Snapshot {
-        Snapshot { settings: Some(settings.to_owned()), inventory: Some(format!("{{\"instances\":[{instances}]}}")) }
+        Snapshot {
+            settings: Some(settings.to_owned()),
+            inventory: Some(format!("{{\"instances\":[{instances}]}}")),
+            provided: Some(NO_FLEET.to_owned()),
+        }
     }
 
     fn at() -> jiff::Timestamp {

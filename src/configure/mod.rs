@@ -17,7 +17,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 pub use error::ChangeError;
 pub use history::{Author, Source, Version};
-pub use versions::VersionShown;
+pub use versions::{RolledBack, VersionShown};
 
 use crate::config::{
     Bundle, ConfigEvent, Difference, EditError, Follower, GivenEntry, Instance, InventoryEdit, Keyring, LiveConfig,
@@ -148,10 +148,10 @@ impl Configurator {
         lane.change(draft, author).await
     }
 
-    /// The instances as they stand in the file.
+    /// The instances as they stand in their files.
     ///
     /// # Errors
-    /// The file is broken as it stands.
+    /// A file is broken as it stands.
     pub async fn stored_entries(&self) -> Result<Vec<(InstanceKey, StoredEntry)>, ChangeError> {
         let lane = self.enter_blindly().await;
         lane.blocking(|follower| Ok(follower.stored_entries()?)).await

@@ -15,8 +15,19 @@ pub struct VersionShown {
     pub version: Version,
     /// How it differs from the one before it; empty for the oldest that is kept.
     pub difference: Difference,
-    /// Both files.
+    /// The files.
     pub snapshot: Snapshot,
+}
+
+/// What going back to a version came to.
+#[derive(Clone, Debug)]
+pub struct RolledBack {
+    /// The version.
+    pub to: i64,
+    /// What that changed.
+    pub changed: Changed,
+    /// The instances of the files of other tools that are not as they were at that version. Those files are not ours.
+    pub left_alone: Vec<String>,
 }
 
 impl Configurator {
@@ -62,11 +73,12 @@ impl Configurator {
         self.store.read(look).await
     }
 
-    /// Goes back to a version, the one before the last if none is given. That is a new version.
+    /// Goes back to a version, the one before the last if none is given. That is a new version. The files of other tools
+    /// stay as they are.
     ///
     /// # Errors
     /// There is no such version, it is what is in force, or it breaks a rule by now; nothing was changed.
-    pub async fn roll_back(&self, number: Option<i64>, author: Author) -> Result<(i64, Changed), ChangeError> {
+    pub async fn roll_back(&self, number: Option<i64>, author: Author) -> Result<RolledBack, ChangeError> {
         let lane = self.enter().await?;
         let find = move |tx: &Transaction<'_>| {
             let number = match number {
@@ -79,19 +91,21 @@ impl Configurator {
             history::find(tx, number)?.ok_or(ChangeError::NoVersion(number))?;
             Ok((number, history::snapshot(tx, number)?, history::snapshot(tx, i64::MAX)?))
         };
-        let (number, wanted, now) = self.store.read::<_, ChangeError>(find).await?;
+        let (number, mut wanted, now) = self.store.read::<_, ChangeError>(find).await?;
         let look = |follower: &mut Follower| {
             let broken = follower.refused_inventory().is_some() || follower.refused_settings().is_some();
             Ok((follower.keys().cloned(), broken))
         };
         let (keys, broken) = lane.blocking(look).await?;
+        let left_alone = now.provided_difference(&wanted, keys.as_deref()).into_iter().map(|it| it.key).collect();
+        wanted.provided.clone_from(&now.provided);
         // Going back is also the way out of a broken edit.
         if !broken && now.difference(&wanted, keys.as_deref()).is_empty() {
             return Err(ChangeError::NothingToDo(number));
         }
         let wanted = Arc::new(wanted);
         let changed = lane.change(move |follower| restore(follower, &wanted), author).await?;
-        Ok((number, changed))
+        Ok(RolledBack { to: number, changed, left_alone })
     }
 }
 

@@ -10,6 +10,7 @@ const STEPS: &[&str] = &[
     include_str!("migrations/02_tokens.sql"),
     include_str!("migrations/03_accounts.sql"),
     include_str!("migrations/04_config.sql"),
+    include_str!("migrations/05_provided.sql"),
 ];
 
 /// Takes the steps that are missing, all or none.

@@ -20,6 +20,7 @@ mod notifications;
 mod observability;
 mod openapi_properties;
 mod overview;
+mod provided;
 mod runbook;
 mod secrets_at_rest;
 mod service_manager;

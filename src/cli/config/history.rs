@@ -10,7 +10,7 @@ use super::super::offline::Offline;
 use super::super::{Failed, print_json, print_line};
 use crate::api::{ConfigurationChanged, History, VersionAnswer};
 use crate::config::{Difference, Environment};
-use crate::configure::{Author, ChangeError, Configurator, Source, Version};
+use crate::configure::{Author, ChangeError, Configurator, RolledBack, Source, Version};
 use crate::security::Caller;
 use crate::security::audit::Attempt;
 
@@ -178,7 +178,7 @@ impl Show {
         if self.common.json {
             return print_json(&shown);
         }
-        let VersionAnswer { version, difference, settings, instances } = shown;
+        let VersionAnswer { version, difference, settings, instances, provided } = shown;
         print_line(&format!("Version {} of {}", version.version, version.at.strftime("%F %T UTC")))?;
         let address = version.address.map(|address| format!(" from {address}")).unwrap_or_default();
         print_line(&format!("By {}{address}, via {}: {}", version.by, version.source.as_str(), version.summary))?;
@@ -190,8 +190,11 @@ impl Show {
         if let Some(settings) = settings {
             print_line(&format!("system.json\n{}\n", pretty(&settings)?))?;
         }
-        match instances {
-            Some(instances) => print_line(&format!("instances.json\n{}", pretty(&json!({"instances": instances}))?)),
+        if let Some(instances) = instances {
+            print_line(&format!("instances.json\n{}", pretty(&json!({"instances": instances}))?))?;
+        }
+        match provided.filter(|provided| !provided.is_empty()) {
+            Some(provided) => print_line(&format!("\nfiles of other tools\n{}", pretty(&json!(provided))?)),
             None => Ok(()),
         }
     }
@@ -227,16 +230,19 @@ impl Rollback {
                 let author = Author { by, source: Source::Rollback, reason: Some(reason) };
                 let change = configurator.clone();
                 let change = async move { change.roll_back(number, author).await };
-                let done = configurator.audited(attempt, |(_, changed)| changed.conclusion(), change).await;
-                let (restored, changed) = done.map_err(Failed::because)?.map_err(Failed::because)?;
-                let (version, difference) = (changed.version, changed.difference);
-                Ok(ConfigurationChanged { version, restored: Some(restored), difference })
+                let conclusion = |done: &RolledBack| done.changed.conclusion();
+                let done = configurator.audited(attempt, conclusion, change).await;
+                Ok(done.map_err(Failed::because)?.map_err(Failed::because)?.into())
             })?
         };
         if common.json {
             return print_json(&done);
         }
         print_line(differences(&done.difference).trim_end())?;
+        if !done.left_alone.is_empty() {
+            let keys = done.left_alone.join(", ");
+            print_line(&format!("\nLeft alone, since files of other tools hold them: {keys}"))?;
+        }
         print_line(&match (done.restored, done.version) {
             (Some(restored), Some(version)) => format!("\nBack to version {restored}; that is version {version} now."),
             _ => "\nThe files are mended; what is in force did not change.".to_owned(),

@@ -3,6 +3,7 @@
 mod history;
 mod transfer;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use clap::{Args, Subcommand};
@@ -47,7 +48,8 @@ enum Command {
     Rekey(transfer::Rekey),
 }
 
-/// Checks system.json, instances.json and the environment, and tells every error at once. Changes nothing.
+/// Checks system.json, instances.json, the files of other tools and the environment, and tells every error at once.
+/// Changes nothing.
 #[derive(Debug, Args)]
 #[command(after_help = VALIDATE_EXAMPLES)]
 struct Validate {
@@ -111,10 +113,19 @@ impl Validate {
     fn run(self, environment: &Environment) -> Result<(), Failed> {
         let config = self.common.load(environment)?;
         let instances = config.instances.len();
-        if self.common.json {
-            return print_json(&json!({"valid": true, "instances": instances}));
+        let mut sources: BTreeMap<&str, usize> = BTreeMap::new();
+        for instance in config.instances.iter() {
+            *sources.entry(instance.source.as_str()).or_default() += 1;
         }
-        print_line(&format!("The configuration is valid; {instances} instances."))
+        if self.common.json {
+            return print_json(&json!({"valid": true, "instances": instances, "sources": sources}));
+        }
+        let provided = config.instances.iter().filter(|instance| instance.source.is_provided()).count();
+        let note = match provided {
+            0 => String::new(),
+            _ => format!(", {provided} of them from files of other tools"),
+        };
+        print_line(&format!("The configuration is valid; {instances} instances{note}."))
     }
 }
 

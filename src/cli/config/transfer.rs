@@ -143,7 +143,7 @@ impl Import {
                 let change = async move { change.import(file, passphrase, author).await };
                 let done = configurator.audited(attempt, Changed::conclusion, change).await;
                 let changed = done.map_err(Failed::because)?.map_err(Failed::configuration)?;
-                Ok(ConfigurationChanged { version: changed.version, restored: None, difference: changed.difference })
+                Ok(changed.into())
             })?
         };
         if *json {

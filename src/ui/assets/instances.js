@@ -32,12 +32,29 @@ async function load() {
 
 const address = ({ type, url, host, port }) => (type === "tcp" ? `${host}:${port}` : url) ?? "–";
 
+/** The file that it stands in, and why it cannot be edited if another tool keeps that. */
+const source = ({ source, editable }) =>
+  h(
+    "span",
+    editable ? {} : { title: "Another tool keeps this file; change the instance there" },
+    untrusted(source),
+    !editable && h("span", { class: "hint" }, " read-only"),
+  );
+
+const provided = ({ key, source }) =>
+  h(
+    "div",
+    { class: "problem" },
+    h("strong", {}, `${key} cannot be edited here`),
+    ` It stands in ${source}, which another tool keeps; change it there.`,
+  );
+
 function show() {
   const wanted = by("search").value.trim().toLowerCase();
   const shown = nodes
     .filter(
-      ({ key, instance }) =>
-        key.toLowerCase().includes(wanted) || (instance.displayName ?? "").toLowerCase().includes(wanted),
+      ({ key, source, instance }) =>
+        [key, source, instance.displayName ?? ""].some((text) => text.toLowerCase().includes(wanted)),
     )
     .slice(0, PAGE);
   const actions = (node) =>
@@ -45,8 +62,9 @@ function show() {
       "div",
       { class: "row" },
       may("operator") && h("button", { type: "button", class: "small", onclick: () => testStored(node) }, "Test"),
-      ADMIN && h("button", { type: "button", class: "small", onclick: () => edit(node) }, "Edit…"),
+      ADMIN && node.editable && h("button", { type: "button", class: "small", onclick: () => edit(node) }, "Edit…"),
       ADMIN &&
+        node.editable &&
         h(
           "button",
           {
@@ -66,6 +84,7 @@ function show() {
     h("code", {}, node.key),
     untrusted(address(node.instance)),
     node.instance.enabled === false ? "no" : "yes",
+    source(node),
     actions(node),
   ];
   by("count").textContent = `${nodes.length} ${nodes.length === 1 ? "instance is" : "instances are"} configured.`;
@@ -78,7 +97,11 @@ function show() {
     by("list"),
     shown.length === 0
       ? empty("No instance matches")
-      : table("Instances", ["Name", "Key", "Address", "Polled", { title: "", class: "narrow" }], shown.map(row)),
+      : table(
+          "Instances",
+          ["Name", "Key", "Address", "Polled", "File", { title: "", class: "narrow" }],
+          shown.map(row),
+        ),
     shown.length === PAGE && h("p", { class: "hint" }, `The first ${PAGE} are shown.`),
   );
 }
@@ -345,7 +368,9 @@ function asked() {
     ["remove", remove],
   ]) {
     const node = nodes.find(({ key }) => key === wanted.get(name));
-    if (node && ADMIN) act(node);
+    if (!node || !ADMIN) continue;
+    if (node.editable) act(node);
+    else fill(by("told"), provided(node));
   }
 }
 
