@@ -14,17 +14,15 @@ use pulse::config::{Config, DataDir, Environment, Follower, LiveConfig};
 use pulse::configure::{Configurator, Followers};
 use pulse::engine::{ChangeHash, Engine, Failure, FailureKind, Millis, Outcome, Settings};
 use pulse::fleet::Fleet;
-use pulse::notify::Notifications;
 use pulse::runtime::{
     Clock, Drained, Driver, Handle, PollCost, PollReport, PollRequest, Subscriber, TokioClock, Transport,
 };
 use pulse::security::audit::AuditLog;
-use pulse::security::{Accounts, HashCost, Hasher, RateLimits, TokenStore};
+use pulse::security::{Books, HashCost, Hasher};
 use pulse::store::Store;
 use pulse::targets::{Reading, TcpReading};
 use pulse::telemetry::{LogSubscriber, Metrics, PollLog};
 use pulse::ui::pages;
-use pulse::update::Program;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -90,10 +88,8 @@ impl Daemon {
         let store = Store::open(&folder.path().join("pulse.db")).expect("the database can be made");
         let audit = AuditLog::open(store.clone(), folder.path(), clock.clone(), TaskTracker::new()).await;
         let audit = audit.expect("the audit log can be begun");
-        let tokens = TokenStore::load(store.clone(), audit.clone(), clock.clone()).await.expect("there are no tokens");
-        let hasher = Hasher::new(HashCost::Full);
-        let accounts =
-            Accounts::load(store.clone(), audit.clone(), clock.clone(), hasher).await.expect("there are no users");
+        let books = Books::open(store.clone(), audit, clock.clone(), Hasher::new(HashCost::Full)).await;
+        let books = books.expect("the tables are there");
 
         let fleet = Fleet::new(clock.clone());
         let counters = Metrics::new();
@@ -112,25 +108,12 @@ impl Daemon {
         let specs = fleet.replace(&config.instances);
         handle.replace_inventory(specs).await.expect("the driver runs");
         let live = LiveConfig::new(config.system.clone());
-        let followers = Followers { live: live.clone(), scheduler: Some((handle.clone(), fleet.clone())) };
-        let (notifications, ..) = Notifications::new(live.clone(), clock.clone(), fleet.clone());
-        let api = Api {
-            handle: handle.clone(),
-            clock: clock.clone(),
-            fleet,
-            config: live,
-            configurator: Configurator::new(Follower::new(&config), followers, store, clock.clone(), audit.clone()),
-            tokens,
-            accounts,
-            audit,
-            limits: RateLimits::new(clock),
-            proxies: Arc::default(),
-            events,
-            notifications,
-            poll_log,
-            stop: stop.clone(),
-            program: Program::alone("0.0.0-bench"),
-        };
+        let followers = Followers { live, scheduler: Some((handle.clone(), fleet.clone())) };
+        let configurator =
+            Configurator::new(Follower::new(&config), followers, store, clock.clone(), books.audit.clone());
+        let api = Api::new(handle.clone(), fleet, clock, configurator, books)
+            .with_events(events, poll_log)
+            .with_stop(stop.clone());
         Self { handle, api: router(api, pages()), metrics, stop, driver, pump, keeper, _folder: folder }
     }
 

@@ -9,6 +9,7 @@ use axum::http::Request;
 use http_body_util::BodyExt as _;
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
+use memchr::memmem::find;
 use pulse::api::{Encrypted, Peer};
 use pulse::daemon::converse;
 use pulse::engine::Millis;
@@ -234,7 +235,7 @@ impl<'a> Run<'a> {
 
     async fn look_through_audit(&mut self, number: u64, daemon: &Daemon) -> Result<(), Box<dyn std::error::Error>> {
         loop {
-            let page = daemon.audit.list(AuditFilter::default(), AuditPage::After(self.audited), 500).await?;
+            let page = daemon.books.audit.list(AuditFilter::default(), AuditPage::After(self.audited), 500).await?;
             let Some(last) = page.last() else { return Ok(()) };
             self.audited = last.seq;
             self.report.audit_entries += page.len() as u64;
@@ -346,10 +347,6 @@ fn is_loopback(connection: &str) -> bool {
     let address = connection.rsplit("://").next().unwrap_or_default();
     let host = address.split([':', '/']).next().unwrap_or_default();
     host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-fn find(text: &[u8], what: &[u8]) -> Option<usize> {
-    text.windows(what.len()).position(|window| window == what)
 }
 
 /// A folder in memory where there is one: no disk is to be worn down by this.

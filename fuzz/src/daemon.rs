@@ -15,13 +15,9 @@ use pulse::config::{Config, DataDir, Environment, Follower, Keyring, LiveConfig}
 use pulse::configure::{Configurator, Followers};
 use pulse::engine::{ChangeHash, Engine, Failure, FailureKind, Millis, Outcome};
 use pulse::fleet::Fleet;
-use pulse::notify::Notifications;
 use pulse::runtime::{Clock, Driver, Handle, PollCost, PollReport, PollRequest, TokioClock, Transport};
 use pulse::security::audit::AuditLog;
-use pulse::security::{
-    Accounts, Caller, HashCost, Hasher, KeyFile, NewToken, NewUser, RateLimits, Role, SignIn, TokenStore,
-    TrustedProxies,
-};
+use pulse::security::{Books, Caller, HashCost, Hasher, KeyFile, NewToken, NewUser, Role, SignIn, TrustedProxies};
 use pulse::store::{Store, StoreError, WriteGate};
 use pulse::targets::{Reading, Secret, TcpReading};
 use pulse::telemetry::{LogSubscriber, PollLog};
@@ -43,7 +39,6 @@ const USERS: [(&str, Role); 3] = [("alice", Role::Admin), ("olga", Role::Operato
 /// The daemon, without doors.
 pub(crate) struct Daemon {
     pub(crate) clock: Arc<TokioClock>,
-    pub(crate) audit: AuditLog,
     pub(crate) fleet: Fleet,
     pub(crate) router: Router,
     pub(crate) setup_token: String,
@@ -52,8 +47,7 @@ pub(crate) struct Daemon {
     /// What the router answered since the last look: method, path and status.
     pub(crate) answered: Answered,
     pub(crate) stop: CancellationToken,
-    accounts: Accounts,
-    tokens: TokenStore,
+    pub(crate) books: Books,
     renewed: u32,
     _stop: DropGuard,
 }
@@ -75,36 +69,19 @@ pub(crate) struct Circumstances {
     pub(crate) proxied: bool,
 }
 
-/// What is kept in the database.
-struct Books {
-    store: Store,
-    audit: AuditLog,
-    tokens: TokenStore,
-    accounts: Accounts,
-    gate: Arc<FailingWrites>,
-}
-
-impl Books {
-    async fn open(clock: Arc<dyn Clock>) -> Result<Self, Failed> {
-        let gate = Arc::new(FailingWrites::default());
-        let store = Store::in_memory()?.with_gate(gate.clone());
-        let key = Arc::new(KeyFile::fixed(AUDIT_KEY));
-        let audit = AuditLog::begin(store.clone(), key, clock.clone(), TaskTracker::new()).await?;
-        let tokens = TokenStore::load(store.clone(), audit.clone(), clock.clone()).await?;
-        let hasher = Hasher::new(HashCost::Least);
-        let accounts = Accounts::load(store.clone(), audit.clone(), clock, hasher).await?;
-        Ok(Self { store, audit, tokens, accounts, gate })
-    }
-}
-
 impl Daemon {
     pub(crate) async fn start(folder: &Path, how: &Circumstances, secrets: &mut Secrets) -> Result<Self, Failed> {
         std::fs::write(folder.join("instances.json"), corpus::fleet().to_string())?;
         let config = Config::load(DataDir::open(folder)?, &Environment::default())?;
         let clock = Arc::new(TokioClock::start_at("2026-01-01T00:00:00Z".parse()?));
         let any_clock: Arc<dyn Clock> = clock.clone();
-        let Books { store, audit, tokens, accounts, gate } = Books::open(any_clock.clone()).await?;
-        let setup_token = accounts.make_setup_token().await?.expose().to_owned();
+        let gate = Arc::new(FailingWrites::default());
+        let store = Store::in_memory()?.with_gate(gate.clone());
+        let key = Arc::new(KeyFile::fixed(AUDIT_KEY));
+        let audit = AuditLog::begin(store.clone(), key, any_clock.clone(), TaskTracker::new()).await?;
+        let hasher = Hasher::new(HashCost::Least);
+        let books = Books::open(store.clone(), audit.clone(), any_clock.clone(), hasher).await?;
+        let setup_token = books.accounts.make_setup_token().await?.expose().to_owned();
         let fleet = Fleet::new(any_clock.clone());
         let stop = CancellationToken::new();
         let (handle, events, poll_log) = schedule(&config, &fleet, &clock, &stop);
@@ -113,33 +90,19 @@ impl Daemon {
         keep_keys(folder, secrets)?;
         handle.replace_inventory(fleet.replace(&config.instances)).await?;
         let live = LiveConfig::new(config.system.clone());
-        let followers = Followers { live: live.clone(), scheduler: Some((handle.clone(), fleet.clone())) };
-        let configurator = Configurator::new(follower, followers, store, any_clock.clone(), audit.clone());
+        let followers = Followers { live, scheduler: Some((handle.clone(), fleet.clone())) };
+        let configurator = Configurator::new(follower, followers, store, any_clock.clone(), audit);
         configurator.begin().await;
         let networks = if how.proxied { vec!["127.0.0.0/8".parse()?, "2001:db8::/32".parse()?] } else { Vec::new() };
-        let api = Api {
-            handle,
-            configurator,
-            limits: RateLimits::new(any_clock.clone()),
-            proxies: Arc::new(TrustedProxies { networks, ..TrustedProxies::default() }),
-            events,
-            notifications: Notifications::new(live.clone(), any_clock.clone(), fleet.clone()).0,
-            stop: stop.clone(),
-            clock: any_clock,
-            fleet: fleet.clone(),
-            config: live,
-            tokens: tokens.clone(),
-            accounts: accounts.clone(),
-            audit: audit.clone(),
-            poll_log,
-            program: pulse::update::Program::alone("0.0.0-fuzz"),
-        };
+        let api = Api::new(handle, fleet.clone(), any_clock, configurator, books.clone())
+            .with_proxies(TrustedProxies { networks, ..TrustedProxies::default() })
+            .with_events(events, poll_log)
+            .with_stop(stop.clone());
         let answered = Answered::default();
         let router = router(api, pulse::ui::pages()).layer(from_fn_with_state(Arc::clone(&answered), note));
         secrets.issue("the setup token", &setup_token, Place::Anywhere);
         let mut daemon = Self {
             clock,
-            audit,
             fleet,
             router,
             setup_token,
@@ -147,8 +110,7 @@ impl Daemon {
             answered,
             _stop: stop.clone().drop_guard(),
             stop,
-            accounts,
-            tokens,
+            books,
             renewed: 0,
         };
         match how.failing_writes {
@@ -166,7 +128,7 @@ impl Daemon {
         self.keys.clear();
         for (name, role) in USERS {
             let new = NewToken { name: format!("{name} {}", self.renewed), role, expires_at: None };
-            let token = self.tokens.create(new, Caller::SYSTEM, None).await?.token;
+            let token = self.books.tokens.create(new, Caller::SYSTEM, None).await?.token;
             secrets.issue("a token", token.expose(), Place::Anywhere);
             self.keys.push(Key::Token(token.expose().to_owned()));
         }
@@ -179,15 +141,15 @@ impl Daemon {
         for (name, role) in USERS {
             let password = || Secret::new(PASSWORD.to_owned());
             let user = NewUser { name: name.to_owned(), role, password: password() };
-            if self.accounts.add(user, Caller::SYSTEM, None).await.is_err() {
+            if self.books.accounts.add(user, Caller::SYSTEM, None).await.is_err() {
                 // They are there.
-                self.accounts.set_password(name, password(), Caller::SYSTEM, None).await?;
-                self.accounts.set_role(name, role, Caller::SYSTEM, None).await?;
+                self.books.accounts.set_password(name, password(), Caller::SYSTEM, None).await?;
+                self.books.accounts.set_role(name, role, Caller::SYSTEM, None).await?;
             }
             for address in [HOME, IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2))] {
                 let sign_in = SignIn { address: Some(address), ..SignIn::new(name, password()) };
                 // Others' failures may hold it up for a while.
-                let Ok(signed_in) = self.accounts.sign_in(sign_in).await else { continue };
+                let Ok(signed_in) = self.books.accounts.sign_in(sign_in).await else { continue };
                 let (cookie, csrf) = (signed_in.cookie.expose().to_owned(), signed_in.session.csrf_token().to_owned());
                 secrets.issue("a session's cookie", &cookie, Place::Anywhere);
                 secrets.issue("a CSRF token", &csrf, Place::Logs);

@@ -11,20 +11,17 @@ use axum::http::{Request, StatusCode};
 use futures::future::BoxFuture;
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
-use pulse::api::{Api, EventFeed, Peer, router};
+use pulse::api::{Api, Peer, router};
 use pulse::config::{Config, DataDir, Environment, Follower, Keyring, LiveConfig};
 use pulse::configure::{Configurator, Followers};
 use pulse::engine::{Command, InstanceType, Millis};
 use pulse::fleet::Fleet;
-use pulse::notify::Notifications;
 use pulse::runtime::{Clock, Handle};
 use pulse::security::audit::{Attempt, AuditFilter, AuditLog, AuditPage, Conclusion, verify};
-use pulse::security::{Accounts, Caller, HashCost, Hasher, KeyFile, NewToken, RateLimits, Role, TokenStore};
+use pulse::security::{Books, Caller, HashCost, Hasher, KeyFile, NewToken, Role, TokenStore};
 use pulse::store::{Store, StoreError, WriteGate};
-use pulse::telemetry::PollLog;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::host::Host;
@@ -101,35 +98,19 @@ impl Desk {
         let store = Store::in_memory()?.with_gate(gate.clone());
         let key = Arc::new(KeyFile::fixed([7; 32]));
         let audit = AuditLog::begin(store.clone(), Arc::clone(&key), Arc::clone(&clock), TaskTracker::new()).await?;
-        let tokens = TokenStore::load(store.clone(), audit.clone(), Arc::clone(&clock)).await?;
         let hasher = Hasher::new(HashCost::Least);
-        let accounts = Accounts::load(store.clone(), audit.clone(), Arc::clone(&clock), hasher).await?;
+        let books = Books::open(store.clone(), audit.clone(), Arc::clone(&clock), hasher).await?;
         let fleet = Fleet::new(Arc::clone(&clock));
         fleet.replace(&config.instances);
         let live = LiveConfig::new(config.system.clone());
         let mut follower = Follower::new(&config);
         follower.use_keys(Arc::new(Keyring::read_or_make(folder.path())?));
         // Settings and inventory reach the scheduler by its handle here, as the scenario has them.
-        let followers = Followers { live: live.clone(), scheduler: None };
+        let followers = Followers { live, scheduler: None };
         let expires_at = clock.wall().checked_add(jiff::SignedDuration::from_millis(SHORT_LIFE.get().cast_signed()))?;
-        let held = Tokens::issue(&tokens, expires_at).await?;
-        let api = Api {
-            handle,
-            configurator: Configurator::new(follower, followers, store.clone(), Arc::clone(&clock), audit.clone()),
-            limits: RateLimits::new(Arc::clone(&clock)),
-            proxies: Arc::default(),
-            poll_log: PollLog::new().0,
-            program: pulse::update::Program::alone("0.0.0-sim"),
-            events: EventFeed::new(Arc::clone(&clock)).0,
-            notifications: Notifications::new(live.clone(), Arc::clone(&clock), fleet.clone()).0,
-            stop: CancellationToken::new(),
-            clock: Arc::clone(&clock),
-            fleet,
-            config: live,
-            tokens,
-            accounts,
-            audit: audit.clone(),
-        };
+        let held = Tokens::issue(&books.tokens, expires_at).await?;
+        let configurator = Configurator::new(follower, followers, store.clone(), Arc::clone(&clock), audit.clone());
+        let api = Api::new(handle, fleet, Arc::clone(&clock), configurator, books);
         Ok(Self {
             router: router(api, Router::new()),
             tokens: held,

@@ -70,7 +70,7 @@ use crate::fleet::Fleet;
 use crate::notify::Notifications;
 use crate::runtime::{Clock, Handle};
 use crate::security::audit::AuditLog;
-use crate::security::{Accounts, Principal, RateLimits, TokenStore, TrustedProxies};
+use crate::security::{Accounts, Books, Principal, RateLimits, TokenStore, TrustedProxies};
 use crate::telemetry::PollLog;
 use crate::update::Program;
 
@@ -80,38 +80,102 @@ const MAX_BODY: usize = 256 * 1024;
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the handlers work with. Cheap to clone.
+///
+/// An API has to have a scheduler, a configuration and [`Books`]; what else it can do is added by `with_…`, and stays
+/// silent until then.
 #[derive(Clone)]
 pub struct Api {
     /// Talks to the scheduler.
-    pub handle: Handle,
+    pub(crate) handle: Handle,
     /// Tells the wall time of moments.
-    pub clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<dyn Clock>,
     /// The instances and their last readings.
-    pub fleet: Fleet,
+    pub(crate) fleet: Fleet,
     /// The settings in force.
-    pub config: LiveConfig,
+    pub(crate) config: LiveConfig,
     /// Changes the settings and the fleet.
-    pub configurator: Configurator,
+    pub(crate) configurator: Configurator,
     /// Who may come in.
-    pub tokens: TokenStore,
+    pub(crate) tokens: TokenStore,
     /// Users and their sessions.
-    pub accounts: Accounts,
+    pub(crate) accounts: Accounts,
     /// Where everything that changes something is written down first.
-    pub audit: AuditLog,
+    pub(crate) audit: AuditLog,
     /// How often somebody may call.
-    pub limits: RateLimits,
+    pub(crate) limits: RateLimits,
     /// Whose word is taken for where a call came from.
-    pub proxies: Arc<TrustedProxies>,
+    pub(crate) proxies: Arc<TrustedProxies>,
     /// What happened to each instance lately.
-    pub poll_log: PollLog,
+    pub(crate) poll_log: PollLog,
     /// Whom operators have told what happens.
-    pub notifications: Notifications,
+    pub(crate) notifications: Notifications,
     /// What happens.
-    pub events: EventFeed,
+    pub(crate) events: EventFeed,
     /// Cancelled when answers that take their time have to end.
-    pub stop: CancellationToken,
+    pub(crate) stop: CancellationToken,
     /// The program that the daemon runs.
-    pub program: Program,
+    pub(crate) program: Program,
+}
+
+impl Api {
+    /// An API of the scheduler behind `handle`, for everybody in `books`. It trusts no proxy, has no events and no past
+    /// of any instance to tell, and does not end the answers that take their time.
+    pub fn new(
+        handle: Handle,
+        fleet: Fleet,
+        clock: Arc<dyn Clock>,
+        configurator: Configurator,
+        Books { audit, tokens, accounts }: Books,
+    ) -> Self {
+        let config = configurator.live().clone();
+        Self {
+            handle,
+            configurator,
+            tokens,
+            accounts,
+            audit,
+            limits: RateLimits::new(Arc::clone(&clock)),
+            proxies: Arc::default(),
+            poll_log: PollLog::new().0,
+            notifications: Notifications::new(config.clone(), Arc::clone(&clock), fleet.clone()).0,
+            events: EventFeed::new(Arc::clone(&clock)).0,
+            stop: CancellationToken::new(),
+            program: Program::alone(env!("CARGO_PKG_VERSION")),
+            clock,
+            fleet,
+            config,
+        }
+    }
+
+    /// The same, taking the word of `proxies` for where a call came from.
+    #[must_use]
+    pub fn with_proxies(self, proxies: TrustedProxies) -> Self {
+        Self { proxies: Arc::new(proxies), ..self }
+    }
+
+    /// The same, telling what `events` is fed with and what `poll_log` keeps.
+    #[must_use]
+    pub fn with_events(self, events: EventFeed, poll_log: PollLog) -> Self {
+        Self { events, poll_log, ..self }
+    }
+
+    /// The same, telling how the channels of `notifications` do.
+    #[must_use]
+    pub fn with_notifications(self, notifications: Notifications) -> Self {
+        Self { notifications, ..self }
+    }
+
+    /// The same, ending the answers that take their time when `stop` is cancelled.
+    #[must_use]
+    pub fn with_stop(self, stop: CancellationToken) -> Self {
+        Self { stop, ..self }
+    }
+
+    /// The same for a daemon that runs `program`.
+    #[must_use]
+    pub fn with_program(self, program: Program) -> Self {
+        Self { program, ..self }
+    }
 }
 
 /// The whole API, and `pages` behind the same checks. Each request has to carry the [`Peer`] that sent it, and

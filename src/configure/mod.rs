@@ -98,6 +98,11 @@ impl Configurator {
         Self { lane: Arc::default(), follower, followers, store, clock, audit }
     }
 
+    /// The settings in force, as every change is followed by them.
+    pub fn live(&self) -> &LiveConfig {
+        &self.followers.live
+    }
+
     /// Has `work` done, audited before it begins and when it has ended; `conclusion` tells what it came to.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ use crate::fleet::Fleet;
 use crate::notify::Notifications;
 use crate::runtime::{Clock, Drained, Driver, Handle, TokioClock};
 use crate::security::audit::{AuditError, AuditLog, Retention};
-use crate::security::{AccountError, Accounts, HashCost, Hasher, KeyFileError, RateLimits, TokenStore, TrustedProxies};
+use crate::security::{AccountError, Accounts, Books, HashCost, Hasher, KeyFileError, TrustedProxies};
 use crate::store::{DATABASE, Store, StoreError};
 use crate::targets::Secret;
 use crate::telemetry::{LogSubscriber, Metrics, PollLog};
@@ -126,9 +126,7 @@ struct Ground {
     config: Config,
     keys: Keyring,
     store: Store,
-    audit: AuditLog,
-    tokens: TokenStore,
-    accounts: Accounts,
+    books: Books,
     tls: Option<Tls>,
     clock: Arc<TokioClock>,
     tasks: TaskTracker,
@@ -150,9 +148,9 @@ impl Daemon {
     /// The data folder, configuration or tokens cannot be used.
     pub async fn start_behind(doors: Doors, options: Options) -> Result<Self, StartError> {
         let ground = Ground::prepare(&options).await?;
-        let nobody = ground.tokens.list().is_empty() && ground.accounts.is_empty().await?;
+        let nobody = ground.books.tokens.list().is_empty() && ground.books.accounts.is_empty().await?;
         let setup_token = match nobody {
-            true => Some(ground.accounts.make_setup_token().await?),
+            true => Some(ground.books.accounts.make_setup_token().await?),
             false => None,
         };
         Ok(Self::build(options, doors, ground, setup_token).await)
@@ -160,7 +158,7 @@ impl Daemon {
 
     async fn build(options: Options, doors: Doors, ground: Ground, setup_token: Option<Secret>) -> Self {
         let Doors { api, metrics, socket, traces } = doors;
-        let Ground { config, keys, store, audit, tokens, accounts, tls, clock, tasks } = ground;
+        let Ground { config, keys, store, books, tls, clock, tasks } = ground;
         let (stop_polls, stop_calls) = (CancellationToken::new(), CancellationToken::new());
         let any_clock: Arc<dyn Clock> = clock.clone();
         let fleet = Fleet::new(any_clock.clone());
@@ -174,25 +172,15 @@ impl Daemon {
         let driver = spawn_driver(driver, stop_polls.clone());
 
         let scheduler = (handle.clone(), fleet.clone());
-        let ways = (live.clone(), any_clock.clone());
-        let configurator = configure(&config, keys, store, ways, audit.clone(), scheduler).await;
-        let calls = Api {
-            handle: handle.clone(),
-            clock: any_clock.clone(),
-            fleet: fleet.clone(),
-            config: live,
-            configurator: configurator.clone(),
-            tokens,
-            accounts: accounts.clone(),
-            audit,
-            limits: RateLimits::new(any_clock.clone()),
-            proxies: Arc::new(options.trusted_proxies),
-            events,
-            notifications,
-            poll_log,
-            stop: stop_calls.clone(),
-            program: options.program,
-        };
+        let ways = (live, any_clock.clone());
+        let configurator = configure(&config, keys, store, ways, books.audit.clone(), scheduler).await;
+        let accounts = books.accounts.clone();
+        let calls = Api::new(handle.clone(), fleet, any_clock.clone(), configurator.clone(), books)
+            .with_proxies(options.trusted_proxies)
+            .with_events(events, poll_log)
+            .with_notifications(notifications)
+            .with_stop(stop_calls.clone())
+            .with_program(options.program);
         let address = api.local_addr().unwrap_or(options.listen);
         let metrics_address = metrics.local_addr().unwrap_or(options.metrics_listen);
         let scrape = with_security_headers(counters.router(handle.clone(), any_clock.clone()));
@@ -294,11 +282,9 @@ impl Ground {
         let store = Store::open(&config.data_dir.path().join(DATABASE))?;
         let folder = config.data_dir.path();
         let audit = AuditLog::open(store.clone(), folder, clock.clone(), tasks.clone()).await?;
-        let tokens = TokenStore::load(store.clone(), audit.clone(), clock.clone()).await?;
-        let hasher = Hasher::new(HashCost::Full);
-        let accounts = Accounts::load(store.clone(), audit.clone(), clock.clone(), hasher).await?;
+        let books = Books::open(store.clone(), audit, clock.clone(), Hasher::new(HashCost::Full)).await?;
         let keys = Keyring::read_or_make(folder)?;
-        Ok(Self { config, keys, store, audit, tokens, accounts, tls, clock, tasks })
+        Ok(Self { config, keys, store, books, tls, clock, tasks })
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod accounts;
 pub mod audit;
+mod books;
 mod key_file;
 mod limits;
 mod lockout;
@@ -15,6 +16,7 @@ pub use accounts::{
     AccountError, AccountRefused, Accounts, NewUser, Session, SessionId, SessionRecord, SessionRules, SignIn, SignedIn,
     UserName, UserRecord,
 };
+pub use books::Books;
 pub use key_file::{KeyFile, KeyFileError};
 pub use limits::{CALLS_A_MINUTE, CallerId, MANAGEMENT_CALLS_A_MINUTE, RateLimits, Standing};
 pub use password::{HashCost, HashError, Hasher, NewPassword, UnfitPassword};

@@ -50,7 +50,7 @@ async fn before_there_is_a_user_every_way_leads_to_the_setup_and_after_that_none
     let mut stranger = rig.browser();
     assert_eq!(header(&stranger.get("/login").await.headers, "location"), "/setup");
     assert!(page(&mut stranger, "/setup").await.contains("Setup token"));
-    let token = rig.accounts.make_setup_token().await.unwrap();
+    let token = rig.books.accounts.make_setup_token().await.unwrap();
     let first = json!({"token": token.expose(), "name": "ada", "password": PASSWORD});
     assert_eq!(stranger.post("/api/setup", first).await.status, StatusCode::CREATED);
     assert_eq!(header(&stranger.get("/setup").await.headers, "location"), "/login");

@@ -9,19 +9,16 @@ use axum::http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
-use pulse::api::{Api, Encrypted, EventFeed, Peer, router};
+use pulse::api::{Api, Encrypted, Peer, router};
 use pulse::config::{Config, DataDir, Environment, Follower, Keyring, LiveConfig};
 use pulse::configure::{Configurator, Followers};
 use pulse::engine::{Engine, Millis};
 use pulse::fleet::Fleet;
-use pulse::notify::Notifications;
 use pulse::runtime::{Clock, Driver, TokioClock};
 use pulse::security::audit::{AuditEntry, AuditFilter, AuditLog, AuditPage};
-use pulse::security::{Accounts, Caller, HashCost, Hasher, KeyFile, NewUser, RateLimits, Role, TokenStore};
+use pulse::security::{Books, Caller, HashCost, Hasher, KeyFile, NewUser, Role};
 use pulse::store::Store;
 use pulse::targets::Secret;
-use pulse::telemetry::PollLog;
-use pulse::update::Program;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -35,9 +32,7 @@ pub(crate) const HOME: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 /// A daemon without doors.
 pub(crate) struct Rig {
     pub(crate) clock: Arc<TokioClock>,
-    pub(crate) accounts: Accounts,
-    pub(crate) tokens: TokenStore,
-    audit: AuditLog,
+    pub(crate) books: Books,
     router: Router,
     _folder: TempDir,
     _stop: DropGuard,
@@ -52,46 +47,27 @@ impl Rig {
         let store = Store::in_memory().unwrap();
         let key = Arc::new(KeyFile::fixed([7; 32]));
         let audit = AuditLog::begin(store.clone(), key, any_clock.clone(), TaskTracker::new()).await.unwrap();
-        let tokens = TokenStore::load(store.clone(), audit.clone(), any_clock.clone()).await.unwrap();
         let hasher = Hasher::new(HashCost::Least);
-        let accounts = Accounts::load(store.clone(), audit.clone(), any_clock.clone(), hasher).await.unwrap();
+        let books = Books::open(store.clone(), audit, any_clock.clone(), hasher).await.unwrap();
         let fleet = Fleet::new(any_clock.clone());
         let engine = Engine::new(config.system.settings().clone(), 1, clock.now());
         let (driver, handle) = Driver::new(engine, clock.clone(), Arc::new(fleet.clone()));
         let stop = CancellationToken::new();
         TaskTracker::new().spawn(driver.run(stop.clone()));
         let live = LiveConfig::new(config.system.clone());
-        let followers = Followers { live: live.clone(), scheduler: Some((handle.clone(), fleet.clone())) };
+        let followers = Followers { live, scheduler: Some((handle.clone(), fleet.clone())) };
         let mut follower = Follower::new(&config);
         follower.use_keys(Arc::new(Keyring::read_or_make(folder.path()).unwrap()));
-        let (poll_log, _, keeper) = PollLog::new();
-        TaskTracker::new().spawn(keeper.run(stop.clone()));
-        let api = Api {
-            handle,
-            configurator: Configurator::new(follower, followers, store, any_clock.clone(), audit.clone()),
-            limits: RateLimits::new(any_clock.clone()),
-            proxies: Arc::default(),
-            events: EventFeed::new(any_clock.clone()).0,
-            notifications: Notifications::new(live.clone(), any_clock.clone(), fleet.clone()).0,
-            stop: stop.clone(),
-            program: Program::alone("0.0.0-test"),
-            clock: any_clock,
-            fleet,
-            config: live,
-            tokens: tokens.clone(),
-            accounts: accounts.clone(),
-            audit: audit.clone(),
-            poll_log,
-        };
-        let router = router(api, pulse::ui::pages());
-        Self { clock, accounts, tokens, audit, router, _folder: folder, _stop: stop.drop_guard() }
+        let configurator = Configurator::new(follower, followers, store, any_clock.clone(), books.audit.clone());
+        let api = Api::new(handle, fleet, any_clock, configurator, books.clone()).with_stop(stop.clone());
+        Self { clock, books, router: router(api, pulse::ui::pages()), _folder: folder, _stop: stop.drop_guard() }
     }
 
     pub(crate) async fn with_users(users: &[(&str, Role)]) -> Self {
         let rig = Self::new().await;
         for (name, role) in users {
             let new = NewUser { name: (*name).to_owned(), role: *role, password: Secret::new(PASSWORD.to_owned()) };
-            rig.accounts.add(new, Caller::SYSTEM, None).await.unwrap();
+            rig.books.accounts.add(new, Caller::SYSTEM, None).await.unwrap();
         }
         rig
     }
@@ -120,14 +96,14 @@ impl Rig {
     /// What the audit log has of an action: who, on what, what came of it.
     pub(crate) async fn audited(&self, action: &str) -> Vec<(String, Option<String>, String)> {
         let filter = AuditFilter { action: Some(action.to_owned()), ..AuditFilter::default() };
-        let entries = self.audit.list(filter, AuditPage::After(0), 1_000).await.unwrap();
+        let entries = self.books.audit.list(filter, AuditPage::After(0), 1_000).await.unwrap();
         let row = |entry: AuditEntry| (entry.actor, entry.key, entry.outcome.unwrap_or_default());
         entries.into_iter().map(row).collect()
     }
 
     /// The whole audit log as text.
     pub(crate) async fn audit_text(&self) -> String {
-        let entries = self.audit.list(AuditFilter::default(), AuditPage::After(0), 1_000).await.unwrap();
+        let entries = self.books.audit.list(AuditFilter::default(), AuditPage::After(0), 1_000).await.unwrap();
         serde_json::to_string(&entries).unwrap()
     }
 }

@@ -77,8 +77,8 @@ async fn an_unused_session_ends_after_an_hour_and_a_used_one_after_a_day() {
     }
     rig.pass(Millis::from_mins(30)).await;
     assert!(!used.is_signed_in().await);
-    rig.accounts.tidy_sessions().await.unwrap();
-    assert!(rig.accounts.list_sessions(None).is_empty());
+    rig.books.accounts.tidy_sessions().await.unwrap();
+    assert!(rig.books.accounts.list_sessions(None).is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -88,7 +88,7 @@ async fn what_is_tidied_up_keeps_the_sessions_that_are_in_use() {
     for _ in 0..4 {
         rig.pass(Millis::from_mins(50)).await;
         assert!(alice.is_signed_in().await);
-        rig.accounts.tidy_sessions().await.unwrap();
+        rig.books.accounts.tidy_sessions().await.unwrap();
     }
 }
 
@@ -141,7 +141,7 @@ async fn a_user_has_a_bounded_number_of_sessions_and_the_one_used_longest_ago_en
         browsers.push(rig.signed_in("alice").await);
         rig.pass(Millis::from_secs(1)).await;
     }
-    assert_eq!(rig.accounts.list_sessions(None).len(), 10);
+    assert_eq!(rig.books.accounts.list_sessions(None).len(), 10);
     assert!(!browsers[0].is_signed_in().await);
     assert!(browsers[10].is_signed_in().await);
 }
@@ -150,7 +150,7 @@ async fn a_user_has_a_bounded_number_of_sessions_and_the_one_used_longest_ago_en
 async fn a_token_has_no_session_and_needs_no_csrf_token() {
     let rig = Rig::new().await;
     let new = NewToken { name: "script".to_owned(), role: Role::Admin, expires_at: None };
-    let token = rig.tokens.create(new, Caller::SYSTEM, None).await.unwrap().token;
+    let token = rig.books.tokens.create(new, Caller::SYSTEM, None).await.unwrap().token;
     let send = async |method: Method, path: &str| {
         use axum::http::{Request, header};
         let request = Request::builder().method(method).uri(path).extension(pulse::api::Peer::Tcp(super::rig::HOME));

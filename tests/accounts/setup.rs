@@ -15,7 +15,7 @@ fn request(token: &str) -> Value {
 #[tokio::test(start_paused = true)]
 async fn the_setup_token_makes_the_first_admin_once() {
     let rig = Rig::new().await;
-    let token = rig.accounts.make_setup_token().await.unwrap();
+    let token = rig.books.accounts.make_setup_token().await.unwrap();
     let mut browser = rig.browser();
     let made = browser.post("/api/setup", request(token.expose())).await;
     assert_eq!(made.status, StatusCode::CREATED, "{made:?}");
@@ -24,7 +24,7 @@ async fn the_setup_token_makes_the_first_admin_once() {
     assert_eq!((again.status, again.code()), (StatusCode::FORBIDDEN, "setup_token_wrong"));
     assert_eq!(browser.sign_in("alice", PASSWORD).await.status, StatusCode::OK);
     assert_eq!(browser.get("/api/security/users").await.status, StatusCode::OK);
-    assert!(rig.accounts.make_setup_token().await.is_err(), "there is a user now");
+    assert!(rig.books.accounts.make_setup_token().await.is_err(), "there is a user now");
     let outcomes: Vec<_> = rig.audited("setup.complete").await.into_iter().map(|(_, _, outcome)| outcome).collect();
     assert_eq!(outcomes, ["done", "refused"]);
     let text = rig.audit_text().await;
@@ -37,18 +37,18 @@ async fn a_wrong_an_old_and_a_replaced_setup_token_are_refused() {
     let mut browser = rig.browser();
     let none = browser.post("/api/setup", request("setup_guess")).await;
     assert_eq!((none.status, none.code()), (StatusCode::FORBIDDEN, "setup_token_wrong"));
-    let first = rig.accounts.make_setup_token().await.unwrap();
-    let second = rig.accounts.make_setup_token().await.unwrap();
+    let first = rig.books.accounts.make_setup_token().await.unwrap();
+    let second = rig.books.accounts.make_setup_token().await.unwrap();
     assert_eq!(browser.post("/api/setup", request(first.expose())).await.status, StatusCode::FORBIDDEN);
     rig.pass(Millis::from_mins(60)).await;
     assert_eq!(browser.post("/api/setup", request(second.expose())).await.status, StatusCode::FORBIDDEN);
-    assert!(rig.accounts.is_empty().await.unwrap());
+    assert!(rig.books.accounts.is_empty().await.unwrap());
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_unfit_name_or_password_does_not_use_the_token_up() {
     let rig = Rig::new().await;
-    let token = rig.accounts.make_setup_token().await.unwrap();
+    let token = rig.books.accounts.make_setup_token().await.unwrap();
     let mut browser = rig.browser();
     for (name, password) in [("alice", "too short"), ("no spaces", PASSWORD), ("", PASSWORD)] {
         let body = json!({"token": token.expose(), "name": name, "password": password});
@@ -61,9 +61,9 @@ async fn an_unfit_name_or_password_does_not_use_the_token_up() {
 #[tokio::test(start_paused = true)]
 async fn a_user_who_was_added_otherwise_ends_the_setup_token() {
     let rig = Rig::new().await;
-    let token = rig.accounts.make_setup_token().await.unwrap();
+    let token = rig.books.accounts.make_setup_token().await.unwrap();
     let bob = NewUser { name: "bob".to_owned(), role: Role::Viewer, password: Secret::new(PASSWORD.to_owned()) };
-    rig.accounts.add(bob, Caller::SYSTEM, None).await.unwrap();
+    rig.books.accounts.add(bob, Caller::SYSTEM, None).await.unwrap();
     let refused = rig.browser().post("/api/setup", request(token.expose())).await;
     assert_eq!(refused.status, StatusCode::FORBIDDEN);
 }
@@ -71,7 +71,7 @@ async fn a_user_who_was_added_otherwise_ends_the_setup_token() {
 #[tokio::test(start_paused = true)]
 async fn guessing_setup_tokens_is_held_up() {
     let rig = Rig::new().await;
-    let token = rig.accounts.make_setup_token().await.unwrap();
+    let token = rig.books.accounts.make_setup_token().await.unwrap();
     let mut browser = rig.browser();
     let mut answers = Vec::new();
     for _ in 0..20 {
