@@ -148,12 +148,15 @@ async fn open_socket(path: &Path) -> Result<UnixListener, DoorError> {
 
 /// A listener that can tell who connects.
 pub(super) trait Door: Listener {
-    /// Who is at the other end; `None` if that is nobody who may come in.
+    /// Makes the connection ready, and tells who is at the other end; `None` if that is nobody who may come in.
     fn peer(stream: &Self::Io, address: &Self::Addr) -> impl Future<Output = Option<Peer>> + Send;
 }
 
 impl Door for TcpListener {
-    async fn peer(_: &TcpStream, address: &SocketAddr) -> Option<Peer> {
+    async fn peer(stream: &TcpStream, address: &SocketAddr) -> Option<Peer> {
+        // Else a short answer or event waits up to 40 ms for the caller to acknowledge what went before, as the end of a
+        // TLS handshake does; where it cannot be had, that is all that happens.
+        let _ = stream.set_nodelay(true);
         Some(Peer::Tcp(address.ip().to_canonical()))
     }
 }
