@@ -31,6 +31,8 @@ pub fn break_files(seed: u64, count: u64) -> Report {
     let folder = tempfile::tempdir_in(memory_folder()).expect("there is a folder");
     let data_dir = DataDir::open(folder.path()).expect("the folder is ours");
     let keys = Arc::new(Keyring::read_or_make(folder.path()).expect("a key can be made"));
+    // It reads the system's certificates, which is slower than all the rest.
+    let connector = Arc::new(Connector::default());
     let valid = [corpus::all_settings().to_string(), corpus::fleet().to_string()];
     for number in 0..count {
         let which = draws.below(2);
@@ -41,7 +43,7 @@ pub fn break_files(seed: u64, count: u64) -> Report {
             _ => draws.mutate_json(&mut texts[which]),
         }
         write(folder.path(), &texts);
-        let read = read(&data_dir, &keys, &mut secrets);
+        let read = read(&data_dir, &keys, &connector, &mut secrets);
         report.inputs += 1;
         for panic in watch.panics() {
             report.find(format!("a panic: {panic}"), number, &texts[which]);
@@ -69,7 +71,12 @@ fn write(folder: &Path, [system, instances]: &[Vec<u8>; 2]) {
 }
 
 /// Reads both files as the daemon does at its start and after an edit; the kind of verdict, or what is wrong with it.
-fn read(data_dir: &DataDir, keys: &Arc<Keyring>, secrets: &mut Secrets) -> Result<String, String> {
+fn read(
+    data_dir: &DataDir,
+    keys: &Arc<Keyring>,
+    connector: &Arc<Connector>,
+    secrets: &mut Secrets,
+) -> Result<String, String> {
     let environment = Environment::default();
     let loaded = std::panic::catch_unwind(|| Config::load(data_dir.clone(), &environment));
     let Ok(loaded) = loaded else { return Ok("a panic".to_owned()) };
@@ -97,10 +104,9 @@ fn read(data_dir: &DataDir, keys: &Arc<Keyring>, secrets: &mut Secrets) -> Resul
     if settings.min_interval > settings.base_interval || settings.base_interval > settings.max_interval {
         return Err(format!("settings were taken that break their rules: {settings:?}"));
     }
-    let connector = Arc::new(Connector::default());
     for instance in config.instances.iter() {
         // Only has to hold together; nothing is sent.
-        let _ = Client::new(instance.target.clone(), &connector);
+        let _ = Client::new(instance.target.clone(), connector);
         if let Some(what) = secrets.told(instance.target.connection().as_bytes(), Place::Anywhere) {
             return Err(format!("a connection tells {what}"));
         }

@@ -1,6 +1,6 @@
 //! The secrets that a run knows, and whether a text tells one of them.
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
 
 /// Secrets that were issued while it ran are kept up to this number; the oldest are forgotten.
 const MAX_ISSUED: usize = 200;
@@ -61,8 +61,14 @@ impl Secrets {
         let all = || fixed.iter().chain(issued.iter());
         let finder = match finder {
             Some(finder) => finder,
-            // Only lists of gigabytes cannot be built.
-            None => finder.insert(AhoCorasick::new(all().map(|known| &known.text)).ok()?),
+            None => {
+                // Built anew with each secret, so what is quick to build is the quickest in all.
+                let mut builder = AhoCorasick::builder();
+                // Only lists of gigabytes cannot be built.
+                finder.insert(
+                    builder.kind(Some(AhoCorasickKind::NoncontiguousNFA)).build(all().map(|known| &known.text)).ok()?,
+                )
+            }
         };
         let found = finder.find_overlapping_iter(text).map(|found| found.pattern().as_usize());
         let mut found = found.filter_map(|number| all().nth(number));

@@ -16,7 +16,7 @@ fn assert_clean(report: &Report) {
 /// One test, since a process has one panic hook and one log.
 #[test]
 fn no_hostile_input_panics_breaks_a_call_or_is_told_a_secret() {
-    let calls = make_calls(SEED, 18_000);
+    let calls = make_calls(SEED, 12_000);
     assert_clean(&calls);
     assert!(calls.audit_entries > 1_000, "the audit log was seen: {calls}");
     let succeeded: BTreeSet<&str> =
@@ -26,7 +26,7 @@ fn no_hostile_input_panics_breaks_a_call_or_is_told_a_secret() {
         let reached = succeeded.contains(format!("{} {}", route.method, route.path).as_str());
         assert!(reached, "no call of {route:?} succeeded, so its handler was hardly seen");
     }
-    assert!(calls.reached.len() > 250, "few pairs of call and status were reached: {:#?}", calls.reached);
+    assert!(calls.reached.len() > 500, "few pairs of call and status were reached: {:#?}", calls.reached);
 
     let files = break_files(SEED, 3_000);
     assert_clean(&files);
