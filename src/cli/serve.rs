@@ -11,6 +11,8 @@ use crate::config::Environment;
 use crate::daemon::{Daemon, Doors, Options, ServiceManager, StartError, TlsFiles};
 use crate::runtime::TokioClock;
 use crate::security::{ProxyHeader, TrustedProxies, TrustedProxy};
+#[cfg(feature = "otel")]
+use crate::telemetry::OtlpOptions;
 use crate::telemetry::{LogFormat, LogOptions, Logging, init_logging};
 use crate::update::Program;
 
@@ -65,6 +67,12 @@ pub(super) struct Serve {
     #[arg(long, value_name = "FORMAT", env = "PULSE_LOG_FORMAT", default_value = "text")]
     log_format: Format,
 
+    /// The OpenTelemetry collector that is told of every poll and call, by OTLP over HTTP; nothing is exported without
+    /// one. Headers and the like are set by the variables that OpenTelemetry defines.
+    #[cfg(feature = "otel")]
+    #[arg(long, value_name = "URL")]
+    otlp_endpoint: Option<url::Url>,
+
     #[command(flatten)]
     data_dir: DataDirOption,
 }
@@ -106,6 +114,11 @@ impl Serve {
         let header = match self.trusted_proxy_header {
             ForwardingHeader::XForwardedFor => ProxyHeader::XForwardedFor,
             ForwardingHeader::Forwarded => ProxyHeader::Forwarded,
+        };
+        #[cfg(feature = "otel")]
+        let environment = match self.otlp_endpoint {
+            Some(base) => OtlpOptions::prefer(base, environment).map_err(Failed::configuration)?,
+            None => environment,
         };
         let mut options = Options {
             data_dir,
@@ -159,6 +172,8 @@ fn failed(error: StartError) -> Failed {
         StartError::Config(_) | StartError::Key(_) | StartError::DataDir(_) | StartError::Tls(_) => {
             Failed::configuration(error)
         }
+        #[cfg(feature = "otel")]
+        StartError::Otlp(_) => Failed::configuration(error),
         StartError::Door(_) | StartError::Store(_) | StartError::Audit(_) | StartError::Setup(_) => {
             Failed::because(error)
         }

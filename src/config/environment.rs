@@ -21,6 +21,13 @@ impl Environment {
         Self(std::env::vars_os().collect())
     }
 
+    /// The same with another value of one variable.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.0.insert(name.into(), value.into());
+        self
+    }
+
     /// The value of a variable; one that is empty counts as unset.
     pub fn get(&self, name: &str) -> Option<&OsStr> {
         self.0.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())

@@ -3,6 +3,7 @@
 mod callers;
 mod doors;
 mod service_manager;
+mod spans;
 mod start;
 mod tls;
 

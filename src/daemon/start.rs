@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::doors::{DoorError, Doors, Traces, serve};
+use super::spans::SpanExport;
 use super::tls::{Tls, TlsError, TlsFiles};
 use crate::api::{Api, EventFeed, router, with_security_headers};
 use crate::config::{Config, ConfigError, ConfigErrors, DataDir, Environment, Follower, Keyring, LiveConfig, SOCKET};
@@ -22,6 +23,8 @@ use crate::security::audit::{AuditError, AuditLog, Retention};
 use crate::security::{AccountError, Accounts, Books, HashCost, Hasher, KeyFileError, TrustedProxies};
 use crate::store::{DATABASE, Store, StoreError};
 use crate::targets::Secret;
+#[cfg(feature = "otel")]
+use crate::telemetry::OtlpError;
 use crate::telemetry::{LogSubscriber, Metrics, PollLog};
 use crate::ui;
 use crate::update::Program;
@@ -90,6 +93,10 @@ pub enum StartError {
     /// The certificate or the key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Spans cannot be exported.
+    #[cfg(feature = "otel")]
+    #[error(transparent)]
+    Otlp(#[from] OtlpError),
 }
 
 /// A running daemon.
@@ -130,6 +137,8 @@ struct Ground {
     tls: Option<Tls>,
     clock: Arc<TokioClock>,
     tasks: TaskTracker,
+    stop_calls: CancellationToken,
+    spans: SpanExport,
 }
 
 impl Daemon {
@@ -158,17 +167,17 @@ impl Daemon {
 
     async fn build(options: Options, doors: Doors, ground: Ground, setup_token: Option<Secret>) -> Self {
         let Doors { api, metrics, socket, traces } = doors;
-        let Ground { config, keys, store, books, tls, clock, tasks } = ground;
-        let (stop_polls, stop_calls) = (CancellationToken::new(), CancellationToken::new());
+        let Ground { config, keys, store, books, tls, clock, tasks, stop_calls, spans } = ground;
+        let stop_polls = CancellationToken::new();
         let any_clock: Arc<dyn Clock> = clock.clone();
-        let fleet = Fleet::new(any_clock.clone());
+        let fleet = spans.overhear(Fleet::new(any_clock.clone()));
         let engine = Engine::new(config.system.settings().clone(), options.seed, clock.now());
         let (driver, handle) = Driver::new(engine, clock.clone(), Arc::new(fleet.clone()));
         let live = LiveConfig::new(config.system.clone());
         let (notifications, news, notifier) = Notifications::new(live.clone(), any_clock.clone(), fleet.clone());
         tasks.spawn(notifier.run(handle.clone(), stop_polls.clone()));
         let (driver, Listeners { counters, events, poll_log }) =
-            listen(driver.subscribe(news), &fleet, &notifications, &any_clock, (&tasks, &stop_calls));
+            listen(driver.subscribe(news), &fleet, (&notifications, &spans), &any_clock, (&tasks, &stop_calls));
         let driver = spawn_driver(driver, stop_polls.clone());
 
         let scheduler = (handle.clone(), fleet.clone());
@@ -188,7 +197,7 @@ impl Daemon {
             tasks.spawn(tls.clone().follow(any_clock, stop_calls.clone()));
         }
         tasks.spawn(housekeeping(calls.clone(), stop_calls.clone()));
-        let calls = router(calls, ui::pages());
+        let calls = spans.of_calls(router(calls, ui::pages()));
         tasks.spawn(serve(api, tls, calls.clone(), stop_calls.clone()));
         tasks.spawn(serve(socket, None, calls, stop_calls.clone()));
         tasks.spawn(serve(metrics, None, scrape, stop_calls.clone()));
@@ -232,21 +241,23 @@ struct Listeners {
     poll_log: PollLog,
 }
 
-/// Has everybody listen who tells what happens: metrics, log, event stream, poll log.
+/// Has everybody listen who tells what happens: metrics, log, event stream, poll log, spans.
 fn listen(
     driver: Driver<TokioClock, Fleet>,
     fleet: &Fleet,
-    notifications: &Notifications,
+    (notifications, spans): (&Notifications, &SpanExport),
     clock: &Arc<dyn Clock>,
     (tasks, stop): (&TaskTracker, &CancellationToken),
 ) -> (Driver<TokioClock, Fleet>, Listeners) {
-    let board = notifications.board().clone();
-    let counters = Metrics::with(|registry| registry.register_collector(Box::new(board)));
+    let counters = Metrics::with(|registry| {
+        registry.register_collector(Box::new(notifications.board().clone()));
+        spans.register(registry);
+    });
     let (events, to_events, pump) = EventFeed::new(clock.clone());
     let (poll_log, poll_log_writer, poll_log_keeper) = PollLog::new();
     tasks.spawn(pump.run());
     tasks.spawn(poll_log_keeper.run(stop.clone()));
-    let driver = driver.subscribe(fleet.reading_keeper()).subscribe(counters.subscriber());
+    let driver = spans.listen(driver.subscribe(fleet.reading_keeper()).subscribe(counters.subscriber()));
     let driver = driver.subscribe(LogSubscriber).subscribe(to_events).subscribe(poll_log_writer);
     (driver, Listeners { counters, events, poll_log })
 }
@@ -284,7 +295,9 @@ impl Ground {
         let audit = AuditLog::open(store.clone(), folder, clock.clone(), tasks.clone()).await?;
         let books = Books::open(store.clone(), audit, clock.clone(), Hasher::new(HashCost::Full)).await?;
         let keys = Keyring::read_or_make(folder)?;
-        Ok(Self { config, keys, store, books, tls, clock, tasks })
+        let stop_calls = CancellationToken::new();
+        let spans = SpanExport::begin(&options.environment, &clock, (&tasks, &stop_calls))?;
+        Ok(Self { config, keys, store, books, tls, clock, tasks, stop_calls, spans })
     }
 }
 

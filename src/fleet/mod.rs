@@ -2,6 +2,8 @@
 //!
 //! Reads take no lock that a poll needs: the table is replaced as a whole, each reading by itself.
 
+#[cfg(feature = "otel")]
+mod overheard;
 mod test;
 
 use std::collections::BTreeMap;
@@ -12,11 +14,15 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
+#[cfg(feature = "otel")]
+pub use overheard::Overheard;
 pub use test::{ConnectionTest, TestFailure};
 
 use crate::config::Instance;
-use crate::engine::{Event, Failure, FailureKind, InstanceKey, InstanceSpec, InstanceType, Outcome, Timestamp};
+use crate::engine::{Event, Failure, FailureKind, InstanceKey, InstanceSpec, InstanceType, Millis, Outcome, Timestamp};
 use crate::runtime::{Clock, PollCost, PollReport, PollRequest, Subscriber, Transport};
+#[cfg(feature = "otel")]
+use crate::targets::overhear;
 use crate::targets::{Client, ClientError, Connector, Reading};
 
 /// Every instance by its key.
@@ -30,6 +36,9 @@ pub struct Fleet {
     clock: Arc<dyn Clock>,
     /// Places for instances that are being tried.
     tests: Arc<Semaphore>,
+    /// Where the calls of polls are left, if somebody wants to know.
+    #[cfg(feature = "otel")]
+    overheard: Option<Overheard>,
 }
 
 /// One instance: how it is configured, the client that polls it, and what was read last.
@@ -62,7 +71,16 @@ impl Fleet {
             connector: Arc::new(Connector::default()),
             clock,
             tests: Arc::new(Semaphore::new(test::TESTS_AT_ONCE)),
+            #[cfg(feature = "otel")]
+            overheard: None,
         }
+    }
+
+    /// Has every poll leave its calls in `overheard`, just before its report.
+    #[cfg(feature = "otel")]
+    #[must_use]
+    pub fn overheard_by(self, overheard: Overheard) -> Self {
+        Self { overheard: Some(overheard), ..self }
     }
 
     /// The instances as they are now.
@@ -175,13 +193,25 @@ impl Transport for Fleet {
     fn poll(&self, request: PollRequest) -> impl Future<Output = PollReport<Reading>> + Send + 'static {
         let member = self.members.load().get(&request.key).cloned();
         let clock = Arc::clone(&self.clock);
+        #[cfg(feature = "otel")]
+        let overheard = self.overheard.clone();
         async move {
-            let Some(member) = member else { return unable("the instance is no longer configured") };
-            match member.client.as_ref() {
-                Ok(client) => client.poll(&|| clock.now(), request.timeout).await,
-                Err(error) => unable(&error.to_string()),
+            #[cfg(feature = "otel")]
+            if let Some(overheard) = overheard {
+                let (report, calls) = overhear(poll(member, clock, request.timeout)).await;
+                overheard.keep(request.key, calls);
+                return report;
             }
+            poll(member, clock, request.timeout).await
         }
+    }
+}
+
+async fn poll(member: Option<Arc<Member>>, clock: Arc<dyn Clock>, timeout: Millis) -> PollReport<Reading> {
+    let Some(member) = member else { return unable("the instance is no longer configured") };
+    match member.client.as_ref() {
+        Ok(client) => client.poll(&|| clock.now(), timeout).await,
+        Err(error) => unable(&error.to_string()),
     }
 }
 

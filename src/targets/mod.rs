@@ -28,6 +28,8 @@ pub use client::{Client, ClientError, observed_fingerprint};
 pub use deadline::Now;
 pub use fault::FailedCall;
 pub use http::HttpReading;
+#[cfg(feature = "otel")]
+pub use net::overhear;
 pub use net::{CallSaid, Connector, TrustError};
 pub use proxmox::{
     CephStatus, Cluster, Datastore, DatastoreSettings, Disk, GarbageCollection, Guest, GuestKind, MailQueue,

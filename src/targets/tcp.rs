@@ -57,6 +57,7 @@ impl TcpClient {
         let latency = deadline.now() - start;
         self.connector.note(|| CallSaid {
             call: format!("TCP connection to {}:{}", self.host, self.port),
+            at: start,
             status: None,
             took: latency,
             problem: connected.as_ref().err().map(|fault| fault.problem.clone()),

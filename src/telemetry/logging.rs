@@ -1,4 +1,4 @@
-//! Where log lines go: to the standard error stream, as text for people or as JSON for machines.
+//! Where log lines go: to the standard error stream, as text for people or as JSON for machines, or to systemd's journal.
 //!
 //! A thread of its own writes them, so that nobody who logs waits for whoever reads. What a reader does not take in
 //! time is dropped and counted.
@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use thiserror::Error;
@@ -14,6 +15,10 @@ use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuild
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use super::journal::{self, Journal, JournalLayer};
 
 /// Lines that may wait to be written; more are dropped.
 const WAITING_LINES: usize = 10_000;
@@ -27,8 +32,8 @@ pub struct LogOptions {
     pub filter: String,
     /// In which form.
     pub format: LogFormat,
-    /// What systemd says of the stream that it put up (`JOURNAL_STREAM`). If that is the error stream, the journal puts a
-    /// time of its own before each line.
+    /// What systemd says of the stream that it put up (`JOURNAL_STREAM`). If that is the error stream, text goes to the
+    /// journal with its fields.
     pub journal_stream: Option<String>,
 }
 
@@ -71,9 +76,16 @@ pub struct Logging {
 pub fn init_logging(options: &LogOptions) -> Result<Logging, LogError> {
     let filter = EnvFilter::try_new(&options.filter)
         .map_err(|error| LogError::Filter { filter: options.filter.clone(), reason: error.to_string() })?;
-    let stderr = io::stderr();
-    let (lines, guard) =
-        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_LINES).thread_name("log").finish(stderr);
+    let in_journal = options.format == LogFormat::Text && is_journal(options.journal_stream.as_deref());
+    let journal = in_journal.then(|| Journal::open(Path::new(journal::SOCKET))).and_then(Result::ok);
+    let threads = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_LINES).thread_name("log");
+    if let Some(journal) = journal {
+        let (entries, guard) = threads.finish(journal);
+        let dropped = entries.error_counter();
+        let begun = tracing_subscriber::registry().with(filter).with(JournalLayer(entries)).try_init();
+        return begin(begun, dropped, guard);
+    }
+    let (lines, guard) = threads.finish(io::stderr());
     let dropped = lines.error_counter();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -82,12 +94,16 @@ pub fn init_logging(options: &LogOptions) -> Result<Logging, LogError> {
         .with_ansi(io::stderr().is_terminal());
     let begun = match options.format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
-        LogFormat::Text if is_journal(options.journal_stream.as_deref()) => builder.without_time().try_init(),
+        LogFormat::Text if in_journal => builder.without_time().try_init(),
         LogFormat::Text => builder.try_init(),
     };
+    begin(begun, dropped, guard)
+}
+
+fn begin<E>(begun: Result<(), E>, dropped: ErrorCounter, writer: WorkerGuard) -> Result<Logging, LogError> {
     begun.map_err(|_| LogError::Twice)?;
     DROPPED.get_or_init(|| dropped);
-    Ok(Logging { _writer: guard })
+    Ok(Logging { _writer: writer })
 }
 
 /// Lines that were dropped because nobody took them in time.

@@ -32,6 +32,8 @@ mod starting;
 mod state_answer;
 mod support;
 mod tls;
+#[cfg(feature = "otel")]
+mod traces;
 mod updates;
 mod users;
 

@@ -19,7 +19,7 @@ use url::{Host, Url};
 
 use super::resolver::Resolver;
 use super::tls::{self, TrustError, Trusts};
-use crate::engine::{FailureKind, Millis};
+use crate::engine::{FailureKind, Millis, Timestamp};
 use crate::runtime::PollCost;
 use crate::targets::deadline::Deadline;
 use crate::targets::fault::Fault;
@@ -48,6 +48,9 @@ pub struct Connector {
 pub struct CallSaid {
     /// What was asked: `GET https://10.0.0.1:8006/api2/json/version`.
     pub call: String,
+    /// When it was asked.
+    #[serde(skip)]
+    pub at: Timestamp,
     /// The status of the answer, if one came.
     pub status: Option<u16>,
     /// How long it took.
@@ -75,6 +78,16 @@ impl Connector {
 
     /// Notes a call in the journal, if there is one.
     pub(in crate::targets) fn note(&self, call: impl FnOnce() -> CallSaid) {
+        #[cfg(feature = "otel")]
+        if super::overhear::is_overheard() {
+            let said = call();
+            super::overhear::keep(said.clone());
+            return self.write_down(|| said);
+        }
+        self.write_down(call);
+    }
+
+    fn write_down(&self, call: impl FnOnce() -> CallSaid) {
         if let Some(journal) = &self.journal {
             journal.lock().unwrap_or_else(PoisonError::into_inner).push(call());
         }

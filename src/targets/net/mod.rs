@@ -4,11 +4,15 @@
 
 mod connector;
 mod http1;
+#[cfg(feature = "otel")]
+mod overhear;
 mod resolver;
 mod tls;
 mod wire;
 
 pub use connector::{CallSaid, Connector};
 pub(super) use http1::{Answer, BodyLimit};
+#[cfg(feature = "otel")]
+pub use overhear::overhear;
 pub use tls::TrustError;
 pub(super) use wire::{Ask, Wire};

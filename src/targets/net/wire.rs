@@ -72,6 +72,7 @@ impl Wire {
         let answered = self.ask_unnoted(ask, deadline, cost).await;
         self.connector.note(|| CallSaid {
             call: format!("{} {}", ask.method, without_credentials(ask.url)),
+            at: begun,
             status: answered.as_ref().ok().map(|answer| answer.status),
             took: deadline.now() - begun,
             problem: answered.as_ref().err().map(|fault| fault.problem.clone()),
