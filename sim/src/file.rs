@@ -172,7 +172,7 @@ mod tests {
         let with = |line: &str| format!("name = \"x\"\nduration = \"1m\"\n{HOSTS}[settings]\n{line}\n");
         let scenario = Scenario::parse(&with("adaptivePollingBaseInterval = \"7s\""), "f".as_ref()).unwrap();
         assert_eq!(scenario.settings.base_interval, pulse::engine::Millis::from_secs(7));
-        assert!(error(&with("basement = \"7s\"")).contains("no setting is called \"basement\""));
+        assert!(error(&with("basement = \"7s\"")).contains("no setting of the scheduler is called \"basement\""));
         assert!(error(&with("adaptivePollingBaseInterval = \"1s\"")).contains("min"), "a rule is broken");
     }
 }

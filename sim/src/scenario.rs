@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use pulse::config::{SETTINGS, SettingDefinition};
+use pulse::config::{Draft, Field, SETTINGS, SettingDefinition};
 use pulse::engine::{FailureKind, InstanceType, Settings, SettingsDraft};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -392,10 +392,13 @@ enum SettingValue {
 /// A table of settings by their names in `system.json`.
 fn settings<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SettingsDraft, D::Error> {
     use serde::de::Error;
-    let mut draft = SettingsDraft::default();
+    let mut draft = Draft::default();
     for (name, value) in BTreeMap::<String, SettingValue>::deserialize(deserializer)? {
-        let setting = SettingDefinition::named(&name)
-            .ok_or_else(|| D::Error::custom(format!("no setting is called {name:?}; see docs/settings.md")))?;
+        // The others' have no part in a simulation.
+        let setting = SettingDefinition::named(&name).filter(|setting| matches!(setting.field, Field::Scheduler(_)));
+        let setting = setting.ok_or_else(|| {
+            D::Error::custom(format!("no setting of the scheduler is called {name:?}; see docs/settings.md"))
+        })?;
         let text = match value {
             SettingValue::Text(text) => text,
             SettingValue::Switch(on) => on.to_string(),
@@ -403,11 +406,12 @@ fn settings<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SettingsDraft,
         };
         setting.set_from_text(&mut draft, &text).map_err(|error| D::Error::custom(format!("{name}: {error}")))?;
     }
-    draft.clone().validate().map_err(D::Error::custom)?;
-    Ok(draft)
+    draft.scheduler.clone().validate().map_err(D::Error::custom)?;
+    Ok(draft.scheduler)
 }
 
 fn settings_by_name<S: serde::Serializer>(draft: &SettingsDraft, serializer: S) -> Result<S::Ok, S::Error> {
-    let changed = SETTINGS.iter().map(|it| (it.name, it.value(draft))).zip(SETTINGS.iter());
+    let draft = Draft::from(draft.clone());
+    let changed = SETTINGS.iter().map(|it| (it.name, it.value(&draft))).zip(SETTINGS.iter());
     serializer.collect_map(changed.filter(|((_, value), it)| *value != it.default_value()).map(|(entry, _)| entry))
 }

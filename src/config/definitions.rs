@@ -7,21 +7,24 @@ use std::ops::RangeInclusive;
 
 use serde_json::Value;
 
+use super::draft::{Draft, Field};
 use super::duration::{parse_span, span_from_json};
 use super::error::Problem;
 use super::json::Json;
 use crate::engine::{
-    FAILURES_RANGE, IN_FLIGHT_RANGE, INTERVAL_RANGE, InstanceType, Millis, SettingsDraft, SettingsField as Field,
-    TIMEOUT_RANGE,
+    FAILURES_RANGE, IN_FLIGHT_RANGE, INTERVAL_RANGE, InstanceType, Millis, SettingsField as In, TIMEOUT_RANGE,
 };
 
 /// The text that stands for an interval that adapts.
 const ADAPTIVE: &str = "adaptive";
+/// Whoever takes over an admin's account cannot have the traces of the last month removed.
+const AUDIT_DAYS: RangeInclusive<u32> = 30..=3_650;
+const AUDIT_ENTRIES: RangeInclusive<u32> = 10_000..=10_000_000;
 
 /// One setting.
 #[derive(Debug)]
 pub struct SettingDefinition {
-    /// The field of [`SettingsDraft`] that it changes.
+    /// The field of [`Draft`] that it changes.
     pub field: Field,
     /// The name in `system.json` and in the API.
     pub name: &'static str,
@@ -46,189 +49,203 @@ pub enum SettingKind {
 /// Where a setting lives in the draft, and so what may be in it.
 #[derive(Debug)]
 enum Slot {
-    Switch(fn(&mut SettingsDraft) -> &mut bool),
-    Count(RangeInclusive<u32>, fn(&mut SettingsDraft) -> &mut u32),
-    Span(RangeInclusive<Millis>, fn(&mut SettingsDraft) -> &mut Millis),
+    Switch(fn(&mut Draft) -> &mut bool),
+    Count(RangeInclusive<u32>, fn(&mut Draft) -> &mut u32),
+    Span(RangeInclusive<Millis>, fn(&mut Draft) -> &mut Millis),
     /// A fixed interval, or [`ADAPTIVE`].
-    Interval(RangeInclusive<Millis>, fn(&mut SettingsDraft) -> &mut Option<Millis>),
+    Interval(RangeInclusive<Millis>, fn(&mut Draft) -> &mut Option<Millis>),
 }
 
 /// Every setting, in the order of the documentation.
-pub static SETTINGS: [SettingDefinition; 25] = [
+pub static SETTINGS: [SettingDefinition; 27] = [
     SettingDefinition {
-        field: Field::Adaptive,
+        field: Field::Scheduler(In::Adaptive),
         name: "adaptivePollingEnabled",
         environment: "ADAPTIVE_POLLING_ENABLED",
-        slot: Slot::Switch(|draft| &mut draft.adaptive),
+        slot: Slot::Switch(|draft| &mut draft.scheduler.adaptive),
         help: "Whether intervals adapt; if not, all is polled at the base interval.",
     },
     SettingDefinition {
-        field: Field::BaseInterval,
+        field: Field::Scheduler(In::BaseInterval),
         name: "adaptivePollingBaseInterval",
         environment: "ADAPTIVE_POLLING_BASE_INTERVAL",
-        slot: Slot::Span(INTERVAL_RANGE, |draft| &mut draft.base_interval),
+        slot: Slot::Span(INTERVAL_RANGE, |draft| &mut draft.scheduler.base_interval),
         help: "How often a healthy instance is polled.",
     },
     SettingDefinition {
-        field: Field::MinInterval,
+        field: Field::Scheduler(In::MinInterval),
         name: "adaptivePollingMinInterval",
         environment: "ADAPTIVE_POLLING_MIN_INTERVAL",
-        slot: Slot::Span(INTERVAL_RANGE, |draft| &mut draft.min_interval),
+        slot: Slot::Span(INTERVAL_RANGE, |draft| &mut draft.scheduler.min_interval),
         help: "The shortest interval that adapting may choose.",
     },
     SettingDefinition {
-        field: Field::MaxInterval,
+        field: Field::Scheduler(In::MaxInterval),
         name: "adaptivePollingMaxInterval",
         environment: "ADAPTIVE_POLLING_MAX_INTERVAL",
-        slot: Slot::Span(INTERVAL_RANGE, |draft| &mut draft.max_interval),
+        slot: Slot::Span(INTERVAL_RANGE, |draft| &mut draft.scheduler.max_interval),
         help: "The longest interval that adapting may choose.",
     },
     SettingDefinition {
-        field: Field::MaxInFlight,
+        field: Field::Scheduler(In::MaxInFlight),
         name: "pollingMaxInFlight",
         environment: "POLLING_MAX_IN_FLIGHT",
-        slot: Slot::Count(IN_FLIGHT_RANGE, |draft| &mut draft.max_in_flight),
+        slot: Slot::Count(IN_FLIGHT_RANGE, |draft| &mut draft.scheduler.max_in_flight),
         help: "How many polls may be in flight at once.",
     },
     SettingDefinition {
-        field: Field::MaxInFlightPerHost,
+        field: Field::Scheduler(In::MaxInFlightPerHost),
         name: "pollingMaxInFlightPerHost",
         environment: "POLLING_MAX_IN_FLIGHT_PER_HOST",
-        slot: Slot::Count(IN_FLIGHT_RANGE, |draft| &mut draft.max_in_flight_per_host),
+        slot: Slot::Count(IN_FLIGHT_RANGE, |draft| &mut draft.scheduler.max_in_flight_per_host),
         help: "How many polls of one host may be in flight at once.",
     },
     SettingDefinition {
-        field: Field::Interval(InstanceType::Pve),
+        field: Field::Scheduler(In::Interval(InstanceType::Pve)),
         name: "pvePollingInterval",
         environment: "PVE_POLLING_INTERVAL",
-        slot: Slot::Interval(INTERVAL_RANGE, |draft| &mut draft.types.pve.interval),
+        slot: Slot::Interval(INTERVAL_RANGE, |draft| &mut draft.scheduler.types.pve.interval),
         help: "The fixed interval of pve instances; `adaptive` lets it adapt.",
     },
     SettingDefinition {
-        field: Field::Timeout(InstanceType::Pve),
+        field: Field::Scheduler(In::Timeout(InstanceType::Pve)),
         name: "pvePollingTimeout",
         environment: "PVE_POLLING_TIMEOUT",
-        slot: Slot::Span(TIMEOUT_RANGE, |draft| &mut draft.types.pve.timeout),
+        slot: Slot::Span(TIMEOUT_RANGE, |draft| &mut draft.scheduler.types.pve.timeout),
         help: "The timeout of a poll of type pve.",
     },
     SettingDefinition {
-        field: Field::Interval(InstanceType::Pbs),
+        field: Field::Scheduler(In::Interval(InstanceType::Pbs)),
         name: "pbsPollingInterval",
         environment: "PBS_POLLING_INTERVAL",
-        slot: Slot::Interval(INTERVAL_RANGE, |draft| &mut draft.types.pbs.interval),
+        slot: Slot::Interval(INTERVAL_RANGE, |draft| &mut draft.scheduler.types.pbs.interval),
         help: "The fixed interval of pbs instances; `adaptive` lets it adapt.",
     },
     SettingDefinition {
-        field: Field::Timeout(InstanceType::Pbs),
+        field: Field::Scheduler(In::Timeout(InstanceType::Pbs)),
         name: "pbsPollingTimeout",
         environment: "PBS_POLLING_TIMEOUT",
-        slot: Slot::Span(TIMEOUT_RANGE, |draft| &mut draft.types.pbs.timeout),
+        slot: Slot::Span(TIMEOUT_RANGE, |draft| &mut draft.scheduler.types.pbs.timeout),
         help: "The timeout of a poll of type pbs.",
     },
     SettingDefinition {
-        field: Field::Interval(InstanceType::Pmg),
+        field: Field::Scheduler(In::Interval(InstanceType::Pmg)),
         name: "pmgPollingInterval",
         environment: "PMG_POLLING_INTERVAL",
-        slot: Slot::Interval(INTERVAL_RANGE, |draft| &mut draft.types.pmg.interval),
+        slot: Slot::Interval(INTERVAL_RANGE, |draft| &mut draft.scheduler.types.pmg.interval),
         help: "The fixed interval of pmg instances; `adaptive` lets it adapt.",
     },
     SettingDefinition {
-        field: Field::Timeout(InstanceType::Pmg),
+        field: Field::Scheduler(In::Timeout(InstanceType::Pmg)),
         name: "pmgPollingTimeout",
         environment: "PMG_POLLING_TIMEOUT",
-        slot: Slot::Span(TIMEOUT_RANGE, |draft| &mut draft.types.pmg.timeout),
+        slot: Slot::Span(TIMEOUT_RANGE, |draft| &mut draft.scheduler.types.pmg.timeout),
         help: "The timeout of a poll of type pmg.",
     },
     SettingDefinition {
-        field: Field::Interval(InstanceType::Http),
+        field: Field::Scheduler(In::Interval(InstanceType::Http)),
         name: "httpPollingInterval",
         environment: "HTTP_POLLING_INTERVAL",
-        slot: Slot::Interval(INTERVAL_RANGE, |draft| &mut draft.types.http.interval),
+        slot: Slot::Interval(INTERVAL_RANGE, |draft| &mut draft.scheduler.types.http.interval),
         help: "The fixed interval of http instances; `adaptive` lets it adapt.",
     },
     SettingDefinition {
-        field: Field::Timeout(InstanceType::Http),
+        field: Field::Scheduler(In::Timeout(InstanceType::Http)),
         name: "httpPollingTimeout",
         environment: "HTTP_POLLING_TIMEOUT",
-        slot: Slot::Span(TIMEOUT_RANGE, |draft| &mut draft.types.http.timeout),
+        slot: Slot::Span(TIMEOUT_RANGE, |draft| &mut draft.scheduler.types.http.timeout),
         help: "The timeout of a poll of type http.",
     },
     SettingDefinition {
-        field: Field::Interval(InstanceType::Tcp),
+        field: Field::Scheduler(In::Interval(InstanceType::Tcp)),
         name: "tcpPollingInterval",
         environment: "TCP_POLLING_INTERVAL",
-        slot: Slot::Interval(INTERVAL_RANGE, |draft| &mut draft.types.tcp.interval),
+        slot: Slot::Interval(INTERVAL_RANGE, |draft| &mut draft.scheduler.types.tcp.interval),
         help: "The fixed interval of tcp instances; `adaptive` lets it adapt.",
     },
     SettingDefinition {
-        field: Field::Timeout(InstanceType::Tcp),
+        field: Field::Scheduler(In::Timeout(InstanceType::Tcp)),
         name: "tcpPollingTimeout",
         environment: "TCP_POLLING_TIMEOUT",
-        slot: Slot::Span(TIMEOUT_RANGE, |draft| &mut draft.types.tcp.timeout),
+        slot: Slot::Span(TIMEOUT_RANGE, |draft| &mut draft.scheduler.types.tcp.timeout),
         help: "The timeout of a poll of type tcp.",
     },
     SettingDefinition {
-        field: Field::BackoffInitial,
+        field: Field::Scheduler(In::BackoffInitial),
         name: "pollingBackoffInitial",
         environment: "POLLING_BACKOFF_INITIAL",
-        slot: Slot::Span(INTERVAL_RANGE, |draft| &mut draft.backoff.initial),
+        slot: Slot::Span(INTERVAL_RANGE, |draft| &mut draft.scheduler.backoff.initial),
         help: "The delay after a first transient failure; it doubles with each further one.",
     },
     SettingDefinition {
-        field: Field::BackoffMax,
+        field: Field::Scheduler(In::BackoffMax),
         name: "pollingBackoffMax",
         environment: "POLLING_BACKOFF_MAX",
-        slot: Slot::Span(INTERVAL_RANGE, |draft| &mut draft.backoff.max),
+        slot: Slot::Span(INTERVAL_RANGE, |draft| &mut draft.scheduler.backoff.max),
         help: "The longest delay after a transient failure; `Retry-After` is honoured up to here.",
     },
     SettingDefinition {
-        field: Field::BreakerFailureThreshold,
+        field: Field::Scheduler(In::BreakerFailureThreshold),
         name: "breakerFailureThreshold",
         environment: "BREAKER_FAILURE_THRESHOLD",
-        slot: Slot::Count(FAILURES_RANGE, |draft| &mut draft.breaker.failure_threshold),
+        slot: Slot::Count(FAILURES_RANGE, |draft| &mut draft.scheduler.breaker.failure_threshold),
         help: "The failures in a row that open a circuit breaker.",
     },
     SettingDefinition {
-        field: Field::BreakerOpenInitial,
+        field: Field::Scheduler(In::BreakerOpenInitial),
         name: "breakerOpenInitial",
         environment: "BREAKER_OPEN_INITIAL",
-        slot: Slot::Span(INTERVAL_RANGE, |draft| &mut draft.breaker.open_initial),
+        slot: Slot::Span(INTERVAL_RANGE, |draft| &mut draft.scheduler.breaker.open_initial),
         help: "How long a breaker stays open after its first trip; it doubles with each trip in a row.",
     },
     SettingDefinition {
-        field: Field::BreakerOpenMax,
+        field: Field::Scheduler(In::BreakerOpenMax),
         name: "breakerOpenMax",
         environment: "BREAKER_OPEN_MAX",
-        slot: Slot::Span(INTERVAL_RANGE, |draft| &mut draft.breaker.open_max),
+        slot: Slot::Span(INTERVAL_RANGE, |draft| &mut draft.scheduler.breaker.open_max),
         help: "The longest that a breaker stays open.",
     },
     SettingDefinition {
-        field: Field::DeadLetterAfterTransientFailures,
+        field: Field::Scheduler(In::DeadLetterAfterTransientFailures),
         name: "deadLetterAfterFailures",
         environment: "DEAD_LETTER_AFTER_FAILURES",
-        slot: Slot::Count(FAILURES_RANGE, |draft| &mut draft.dead_letter.after_transient_failures),
+        slot: Slot::Count(FAILURES_RANGE, |draft| &mut draft.scheduler.dead_letter.after_transient_failures),
         help: "The transient failures in a row after which an instance is dead-lettered.",
     },
     SettingDefinition {
-        field: Field::DeadLetterPermanentRecheck,
+        field: Field::Scheduler(In::DeadLetterPermanentRecheck),
         name: "deadLetterPermanentRecheck",
         environment: "DEAD_LETTER_PERMANENT_RECHECK",
-        slot: Slot::Span(INTERVAL_RANGE, |draft| &mut draft.dead_letter.permanent_recheck),
+        slot: Slot::Span(INTERVAL_RANGE, |draft| &mut draft.scheduler.dead_letter.permanent_recheck),
         help: "How often an instance that failed permanently is tried again.",
     },
     SettingDefinition {
-        field: Field::DeadLetterTransientRecheckInitial,
+        field: Field::Scheduler(In::DeadLetterTransientRecheckInitial),
         name: "deadLetterTransientRecheck",
         environment: "DEAD_LETTER_TRANSIENT_RECHECK",
-        slot: Slot::Span(INTERVAL_RANGE, |draft| &mut draft.dead_letter.transient_recheck_initial),
+        slot: Slot::Span(INTERVAL_RANGE, |draft| &mut draft.scheduler.dead_letter.transient_recheck_initial),
         help: "When an instance dead-lettered for transient failures is first tried again; doubles each time.",
     },
     SettingDefinition {
-        field: Field::DeadLetterTransientRecheckMax,
+        field: Field::Scheduler(In::DeadLetterTransientRecheckMax),
         name: "deadLetterTransientRecheckMax",
         environment: "DEAD_LETTER_TRANSIENT_RECHECK_MAX",
-        slot: Slot::Span(INTERVAL_RANGE, |draft| &mut draft.dead_letter.transient_recheck_max),
+        slot: Slot::Span(INTERVAL_RANGE, |draft| &mut draft.scheduler.dead_letter.transient_recheck_max),
         help: "The longest delay between tries of an instance dead-lettered for transient failures.",
+    },
+    SettingDefinition {
+        field: Field::AuditRetention,
+        name: "auditRetentionDays",
+        environment: "AUDIT_RETENTION_DAYS",
+        slot: Slot::Count(AUDIT_DAYS, |draft| &mut draft.audit.retention_days),
+        help: "For how many days entries of the audit log are kept.",
+    },
+    SettingDefinition {
+        field: Field::AuditMaxEntries,
+        name: "auditMaxEntries",
+        environment: "AUDIT_MAX_ENTRIES",
+        slot: Slot::Count(AUDIT_ENTRIES, |draft| &mut draft.audit.max_entries),
+        help: "How many entries of the audit log are kept at the most, however young they are.",
     },
 ];
 
@@ -239,12 +256,13 @@ impl SettingDefinition {
     }
 
     /// The setting that changes `field`.
-    pub(super) fn of(field: Field) -> &'static Self {
+    pub(super) fn of(field: impl Into<Field>) -> &'static Self {
+        let field = field.into();
         SETTINGS.iter().find(|setting| setting.field == field).expect("a test holds the table to every field")
     }
 
     /// The value in a draft, as it is written in `system.json`.
-    pub fn value(&self, draft: &SettingsDraft) -> Value {
+    pub fn value(&self, draft: &Draft) -> Value {
         // The way to a field is by unique reference; a copy lends one.
         let draft = &mut draft.clone();
         match &self.slot {
@@ -257,7 +275,7 @@ impl SettingDefinition {
 
     /// The value when nothing sets it.
     pub fn default_value(&self) -> Value {
-        self.value(&SettingsDraft::default())
+        self.value(&Draft::default())
     }
 
     /// Which kind of value is allowed.
@@ -279,8 +297,17 @@ impl SettingDefinition {
         }
     }
 
+    /// What is wrong with the value in a draft, where it is a number whose range is all that binds it.
+    pub(super) fn out_of_range(&self, draft: &Draft) -> Option<Problem> {
+        let Slot::Count(range, field) = &self.slot else { return None };
+        // As in `value`.
+        let value = *field(&mut draft.clone());
+        let [value_text, min, max] = [value, *range.start(), *range.end()].map(|number| number.to_string());
+        (!range.contains(&value)).then_some(Problem::OutOfRange { value: value_text, min, max })
+    }
+
     /// Sets the field to a value from a file or a request.
-    pub(super) fn set_from_json(&self, draft: &mut SettingsDraft, json: Json) -> Result<(), Problem> {
+    pub(super) fn set_from_json(&self, draft: &mut Draft, json: Json) -> Result<(), Problem> {
         match &self.slot {
             Slot::Switch(field) => *field(draft) = json.into_bool()?,
             Slot::Count(_, field) => *field(draft) = count_from_json(&json)?,
@@ -296,7 +323,7 @@ impl SettingDefinition {
     }
 
     /// Sets the field to the text of an environment variable.
-    pub fn set_from_text(&self, draft: &mut SettingsDraft, text: &str) -> Result<(), Problem> {
+    pub fn set_from_text(&self, draft: &mut Draft, text: &str) -> Result<(), Problem> {
         let text = text.trim();
         match &self.slot {
             Slot::Switch(field) => *field(draft) = switch_from_text(text)?,
@@ -370,16 +397,17 @@ within two seconds, without a restart; a file that breaks a rule is refused as a
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::PerType;
+    use crate::config::draft::AuditSettings;
+    use crate::engine::{PerType, SettingsDraft};
 
-    fn set(setting: &SettingDefinition, draft: &mut SettingsDraft, json: &Value) {
+    fn set(setting: &SettingDefinition, draft: &mut Draft, json: &Value) {
         let json = Json::parse(json.to_string().as_bytes()).ok().unwrap();
         setting.set_from_json(draft, json).unwrap();
     }
 
     /// A draft in which every field differs from its default.
-    fn all_different() -> SettingsDraft {
-        let mut draft = SettingsDraft::default();
+    fn all_different() -> Draft {
+        let mut draft = Draft::default();
         for (index, setting) in SETTINGS.iter().enumerate() {
             match &setting.slot {
                 Slot::Switch(field) => *field(&mut draft) = false,
@@ -393,7 +421,7 @@ mod tests {
 
     #[test]
     fn each_setting_changes_the_field_that_it_names_and_no_other() {
-        let (defaults, changed) = (SettingsDraft::default(), all_different());
+        let (defaults, changed) = (Draft::default(), all_different());
         for setting in &SETTINGS {
             let mut draft = defaults.clone();
             set(setting, &mut draft, &setting.value(&changed));
@@ -410,9 +438,9 @@ mod tests {
 
     #[test]
     fn the_table_reaches_every_field_of_the_draft() {
-        let mut rebuilt = SettingsDraft::default();
+        let mut rebuilt = Draft::default();
         // Built by hand and in full, so that a new field fails to compile here until the table has a row for it.
-        let expected = SettingsDraft {
+        let scheduler = SettingsDraft {
             adaptive: false,
             base_interval: Millis::new(1),
             min_interval: Millis::new(2),
@@ -436,6 +464,8 @@ mod tests {
                 transient_recheck_max: Millis::new(34),
             },
         };
+        let audit = AuditSettings { retention_days: 35, max_entries: 36 };
+        let expected = Draft { scheduler, audit };
         for setting in &SETTINGS {
             set(setting, &mut rebuilt, &setting.value(&expected));
         }
@@ -446,8 +476,10 @@ mod tests {
     fn the_field_of_a_row_is_the_one_that_broken_rules_name() {
         for setting in &SETTINGS {
             assert!(std::ptr::eq(SettingDefinition::of(setting.field), setting), "{}", setting.name);
-            let broken = |draft: SettingsDraft| {
+            let Field::Scheduler(own) = setting.field else { continue };
+            let broken = |draft: Draft| {
                 draft
+                    .scheduler
                     .validate()
                     .err()
                     .into_iter()
@@ -456,29 +488,32 @@ mod tests {
                     })
                     .collect::<Vec<_>>()
             };
-            let mut draft = SettingsDraft::default();
+            let mut draft = Draft::default();
             match &setting.slot {
                 Slot::Switch(_) => continue,
                 Slot::Count(_, field) => *field(&mut draft) = 0,
                 Slot::Span(_, field) => *field(&mut draft) = Millis::ZERO,
                 Slot::Interval(_, field) => *field(&mut draft) = Some(Millis::ZERO),
             }
-            assert_eq!(broken(draft)[0], setting.field, "{}", setting.name);
+            assert_eq!(broken(draft)[0], own, "{}", setting.name);
         }
     }
 
     #[test]
     fn the_range_of_a_row_is_the_one_that_validation_keeps() {
         use crate::engine::SettingsError;
-        let in_range = |draft: SettingsDraft| match draft.validate() {
+        let in_range = |draft: Draft| match draft.scheduler.validate() {
             Ok(_) => true,
             Err(errors) => errors.iter().all(|error| matches!(error, SettingsError::Reversed { .. })),
         };
         for setting in &SETTINGS {
             let accepts = |value: Value| {
-                let mut draft = SettingsDraft::default();
+                let mut draft = Draft::default();
                 set(setting, &mut draft, &value);
-                in_range(draft)
+                match setting.field {
+                    Field::Scheduler(_) => in_range(draft),
+                    Field::AuditRetention | Field::AuditMaxEntries => setting.out_of_range(&draft).is_none(),
+                }
             };
             let seconds = |millis: u64| Value::from(format!("{millis}ms"));
             let (inside, outside) = match &setting.slot {

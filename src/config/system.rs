@@ -10,13 +10,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::definitions::{SETTINGS, SettingDefinition};
+use super::draft::{AuditSettings, Draft, Field};
 use super::environment::Environment;
 use super::error::{ConfigError, ConfigErrors, Errors, Place, Problem};
 use super::files;
 use super::instances::Content;
 use super::json::{Json, printable, repeated_names, unknown};
 use super::notifications::{self, NOTIFICATIONS};
-use crate::engine::{Settings, SettingsDraft, SettingsError, SettingsErrors, SettingsField};
+use crate::engine::{Settings, SettingsError, SettingsErrors};
 use crate::notify::NotificationSettings;
 
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -27,11 +28,12 @@ const MAX_ATTEMPTS: usize = 5;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SystemConfig {
     settings: Settings,
+    audit: AuditSettings,
     notifications: Arc<NotificationSettings>,
     /// Files that the notifications refer to.
     referenced_files: BTreeSet<PathBuf>,
     /// Fields that are not here have their default.
-    origins: BTreeMap<SettingsField, Origin>,
+    origins: BTreeMap<Field, Origin>,
 }
 
 /// Where the value of a setting came from.
@@ -65,9 +67,14 @@ pub struct EffectiveSetting {
 }
 
 impl SystemConfig {
-    /// The settings in force.
+    /// The scheduler's settings in force.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// How much of the audit log is kept.
+    pub fn audit(&self) -> AuditSettings {
+        self.audit
     }
 
     /// Whom to tell what.
@@ -81,15 +88,16 @@ impl SystemConfig {
     }
 
     /// Where the value of a field came from.
-    pub fn origin(&self, field: SettingsField) -> Origin {
-        self.origins.get(&field).copied().unwrap_or(Origin::Default)
+    pub fn origin(&self, field: impl Into<Field>) -> Origin {
+        self.origins.get(&field.into()).copied().unwrap_or(Origin::Default)
     }
 
     /// Every setting with its value and origin, in the order of the documentation.
     pub fn effective(&self) -> Vec<EffectiveSetting> {
+        let draft = Draft { scheduler: self.settings.clone().into(), audit: self.audit };
         let show = |setting: &SettingDefinition| EffectiveSetting {
             name: setting.name,
-            value: setting.value(&self.settings),
+            value: setting.value(&draft),
             default: setting.default_value(),
             origin: self.origin(setting.field),
             environment: setting.environment,
@@ -330,11 +338,11 @@ impl SystemFile {
 /// The settings while they are laid over each other.
 #[derive(Default)]
 struct Layers {
-    draft: SettingsDraft,
+    draft: Draft,
     notifications: NotificationSettings,
     referenced_files: BTreeSet<PathBuf>,
-    origins: BTreeMap<SettingsField, Origin>,
-    unreadable: Vec<SettingsField>,
+    origins: BTreeMap<Field, Origin>,
+    unreadable: Vec<Field>,
     errors: Errors,
 }
 
@@ -354,18 +362,28 @@ impl Layers {
     }
 
     fn validate(mut self, file_place: impl Fn(&str) -> Place) -> Result<SystemConfig, ConfigErrors> {
-        let validated = self.draft.clone().validate();
+        let validated = self.draft.scheduler.clone().validate();
         let broken = validated.as_ref().err().into_iter().flat_map(SettingsErrors::iter);
         // A field that could not be read still has its default, about which a rule says nothing.
-        let broken = broken.filter(|rule| !rule.fields().any(|field| self.unreadable.contains(&field)));
+        let broken = broken.filter(|rule| !rule.fields().any(|field| self.unreadable.contains(&field.into())));
         for rule in broken {
             let (place, problem) = self.describe(rule, &file_place);
             self.errors.add(place, problem);
+        }
+        for setting in SETTINGS.iter().filter(|setting| !matches!(setting.field, Field::Scheduler(_))) {
+            if let Some(problem) = setting.out_of_range(&self.draft) {
+                let place = match self.origins.get(&setting.field) {
+                    Some(Origin::Environment) => Place::Variable(setting.environment.to_owned()),
+                    _ => file_place(setting.name),
+                };
+                self.errors.add(place, problem);
+            }
         }
         let settings = validated.unwrap_or_default();
         let notifications = Arc::new(self.notifications);
         self.errors.or(SystemConfig {
             settings,
+            audit: self.draft.audit,
             notifications,
             referenced_files: self.referenced_files,
             origins: self.origins,
@@ -374,7 +392,7 @@ impl Layers {
 
     /// Puts a broken rule where it can be mended: in the file or the request rather than in the environment.
     fn describe(&self, rule: &SettingsError, file_place: impl Fn(&str) -> Place) -> (Place, Problem) {
-        let set_by = |origin| rule.fields().find(|field| self.origins.get(field) == Some(&origin));
+        let set_by = |origin| rule.fields().find(|field| self.origins.get(&(*field).into()) == Some(&origin));
         let place = if let Some(field) = set_by(Origin::File) {
             file_place(SettingDefinition::of(field).name)
         } else if let Some(field) = set_by(Origin::Environment) {
@@ -390,12 +408,12 @@ impl Layers {
             SettingsError::CountOutOfRange { value, min, max, .. } => {
                 out_of_range(value.to_string(), min.to_string(), max.to_string())
             }
-            SettingsError::Reversed { .. } => Problem::Rule(rule.explain(|field| self.name(*field))),
+            SettingsError::Reversed { .. } => Problem::Rule(rule.explain(|field| self.name((*field).into()))),
         };
         (place, problem)
     }
 
-    fn name(&self, field: SettingsField) -> String {
+    fn name(&self, field: Field) -> String {
         let setting = SettingDefinition::of(field);
         match self.origins.get(&field) {
             Some(Origin::Environment) => setting.environment.to_owned(),

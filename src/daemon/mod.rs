@@ -2,6 +2,7 @@
 
 mod callers;
 mod doors;
+mod housekeeping;
 mod service_manager;
 mod spans;
 mod start;

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::doors::{DoorError, Doors, Traces, serve};
+use super::housekeeping::keep_house;
 use super::spans::SpanExport;
 use super::tls::{Tls, TlsError, TlsFiles};
 use crate::api::{Api, EventFeed, router, with_security_headers};
@@ -19,7 +20,7 @@ use crate::engine::{Engine, Millis};
 use crate::fleet::Fleet;
 use crate::notify::Notifications;
 use crate::runtime::{Clock, Drained, Driver, Handle, TokioClock};
-use crate::security::audit::{AuditError, AuditLog, Retention};
+use crate::security::audit::{AuditError, AuditLog};
 use crate::security::{AccountError, Accounts, Books, HashCost, Hasher, KeyFileError, TrustedProxies};
 use crate::store::{DATABASE, Store, StoreError};
 use crate::targets::Secret;
@@ -31,10 +32,6 @@ use crate::update::Program;
 
 /// How long calls under way may take after the scheduler has stopped.
 const LAST_CALLS: Millis = Millis::from_secs(5);
-/// How often there is a round of housekeeping.
-const HOUSEKEEPING: Millis = Millis::from_secs(60);
-/// How many rounds apart the audit log is cut.
-const ROUNDS_TO_A_CUT: u64 = 60;
 
 /// How a daemon is to be started.
 #[derive(Clone, Debug)]
@@ -184,6 +181,7 @@ impl Daemon {
         let ways = (live, any_clock.clone());
         let configurator = configure(&config, keys, store, ways, books.audit.clone(), scheduler).await;
         let accounts = books.accounts.clone();
+        tasks.spawn(keep_house(books.clone(), configurator.live().clone(), any_clock.clone(), stop_calls.clone()));
         let calls = Api::new(handle.clone(), fleet, any_clock.clone(), configurator.clone(), books)
             .with_proxies(options.trusted_proxies)
             .with_events(events, poll_log)
@@ -196,7 +194,6 @@ impl Daemon {
         if let Some(tls) = &tls {
             tasks.spawn(tls.clone().follow(any_clock, stop_calls.clone()));
         }
-        tasks.spawn(housekeeping(calls.clone(), stop_calls.clone()));
         let calls = spans.of_calls(router(calls, ui::pages()));
         tasks.spawn(serve(api, tls, calls.clone(), stop_calls.clone()));
         tasks.spawn(serve(socket, None, calls, stop_calls.clone()));
@@ -298,30 +295,6 @@ impl Ground {
         let stop_calls = CancellationToken::new();
         let spans = SpanExport::begin(&options.environment, &clock, (&tasks, &stop_calls))?;
         Ok(Self { config, keys, store, books, tls, clock, tasks, stop_calls, spans })
-    }
-}
-
-/// Writes down what may be written now and then, and cuts the audit log, until the daemon stops.
-async fn housekeeping(api: Api, stop: CancellationToken) {
-    let mut rounds = 0_u64;
-    while stop.run_until_cancelled(api.clock.sleep_until(api.clock.now() + HOUSEKEEPING)).await.is_some() {
-        if rounds.is_multiple_of(ROUNDS_TO_A_CUT)
-            && let Err(error) = api.audit.cut(Retention::default()).await
-        {
-            tracing::warn!(%error, "the audit log was not cut to its retention; tried again later");
-        }
-        write_uses(&api).await;
-        rounds += 1;
-    }
-    write_uses(&api).await;
-}
-
-async fn write_uses(api: &Api) {
-    if let Err(error) = api.tokens.write_uses().await {
-        tracing::warn!(%error, "the last uses of tokens were not written down; tried again later");
-    }
-    if let Err(error) = api.accounts.tidy_sessions().await {
-        tracing::warn!(%error, "sessions that have ended were not removed; tried again later");
     }
 }
 

@@ -188,3 +188,18 @@ fn updates_at_once_lose_nothing_of_each_other_nor_of_an_edit_by_hand() {
     assert_eq!([types.pve, types.pbs, types.pmg, types.http].map(|settings| settings.timeout), [three; 4]);
     assert_eq!(settings.settings().breaker.failure_threshold, 7);
 }
+
+#[test]
+fn the_retention_of_the_audit_log_is_bounded_wherever_it_is_set() {
+    let folder = Folder::with_environment(&[("AUDIT_MAX_ENTRIES", "9")]);
+    folder.write("system.json", r#"{"auditRetentionDays": 29}"#);
+    let errors = folder.errors();
+    assert_eq!(errors.len(), 2, "{errors:?}");
+    assert!(errors[0].starts_with("system.json: auditRetentionDays: 29 "), "{errors:?}");
+    assert!(errors[1].starts_with("environment variable AUDIT_MAX_ENTRIES: 9 "), "{errors:?}");
+    let folder = Folder::new();
+    assert!(refused(&folder, r#"{"auditRetentionDays": 3651}"#)[0].contains("auditRetentionDays"));
+    let system = update(&folder, r#"{"auditRetentionDays": 90, "auditMaxEntries": 20000}"#).unwrap();
+    assert_eq!((system.audit().retention_days, system.audit().max_entries), (90, 20_000));
+    assert_eq!(folder.load().unwrap().system.audit(), system.audit());
+}

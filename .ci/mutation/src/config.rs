@@ -6,6 +6,8 @@
 mod address;
 #[path = "../../../src/config/definitions.rs"]
 mod definitions;
+#[path = "../../../src/config/draft.rs"]
+mod draft;
 #[path = "../../../src/config/duration.rs"]
 mod duration;
 #[path = "../../../src/config/error.rs"]
@@ -26,4 +28,5 @@ mod seal {
 }
 
 pub use definitions::{SETTINGS, SettingDefinition};
+pub use draft::{Draft, Field};
 pub use duration::parse_span;

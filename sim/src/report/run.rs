@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pulse::config::SETTINGS;
+use pulse::config::{Draft, SETTINGS};
 use pulse::engine::{FailureKind, Millis, Timestamp};
 
 use super::lane::{Lane, Mark, Marks, words};
@@ -115,10 +115,11 @@ fn percentile(recording: &Recording, share: f64) -> String {
 
 /// The fleet and its settings.
 fn world(scenario: &Scenario) -> Block {
-    let changed = SETTINGS.iter().filter(|it| it.value(&scenario.settings) != it.default_value());
+    let draft = Draft::from(scenario.settings.clone());
+    let changed = SETTINGS.iter().filter(|it| it.value(&draft) != it.default_value());
     let plain = |value: serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let row = |it: &pulse::config::SettingDefinition| {
-        vec![it.name.to_owned(), plain(it.value(&scenario.settings)), plain(it.default_value())]
+        vec![it.name.to_owned(), plain(it.value(&draft)), plain(it.default_value())]
     };
     let settings = Table {
         headings: ["setting", "here", "by default"].map(str::to_owned).into(),
