@@ -12,6 +12,7 @@ use pulse::engine::{
 use pulse::fleet::Fleet;
 use pulse::notify::Notifications;
 use pulse::runtime::{Clock, PollCost, PollReport, Subscriber, TokioClock};
+use pulse::security::RefusalCounts;
 use pulse::telemetry::{LogSubscriber, Metrics, MetricsSubscriber};
 
 /// An engine whose events go to metrics and log, and whose polls all end with one outcome.
@@ -31,7 +32,10 @@ impl Rig {
     }
 
     fn with_log(keys: &[&str], logs: bool) -> Self {
-        let metrics = Metrics::with(|registry| registry.register_collector(Box::new(one_channel())));
+        let metrics = Metrics::with(|registry| {
+            registry.register_collector(Box::new(one_channel()));
+            registry.register_collector(Box::new(RefusalCounts::default()));
+        });
         let clock = TokioClock::start_at("2026-01-01T00:00:00Z".parse().expect("the time is well formed"));
         let engine = Engine::new(Settings::default(), 42, Timestamp::ZERO);
         let mut rig = Self { engine, subscriber: metrics.subscriber(), metrics, clock, now: Timestamp::ZERO, logs };

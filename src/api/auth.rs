@@ -6,7 +6,7 @@ use axum::extract::{FromRequestParts, RawPathParams, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 
 use super::Api;
 use super::cookie;
@@ -15,7 +15,7 @@ use super::peer::Peer;
 use super::problem::{Problem, Unread, limit_headers};
 use super::routes::{Access, Kind, Route};
 use crate::security::audit::{Attempt, Conclusion};
-use crate::security::{Actor, Caller, CallerId, Credential, Principal, Role, Session, Standing};
+use crate::security::{Actor, Caller, CallerId, Credential, Principal, RefusalReason, Role, Session, Standing};
 
 const X_API_TOKEN: &str = "x-api-token";
 const X_CSRF_TOKEN: &str = "x-csrf-token";
@@ -27,7 +27,13 @@ const MAX_LOGGED_KEY: usize = 300;
 struct Identified {
     caller: Caller,
     principal: Option<Principal>,
+    /// Whether there was a token, which opens nothing.
+    wrong_token: bool,
 }
+
+/// In the extensions of answers whose refusal is told already.
+#[derive(Clone, Copy)]
+struct Told;
 
 impl Identified {
     /// Whose management calls are counted together.
@@ -63,15 +69,23 @@ pub(super) async fn identify(State(api): State<Api>, mut request: Request, next:
         Some(principal) => principal.caller.clone(),
         None => Caller::anonymous(address),
     };
-    request.extensions_mut().insert(Identified { caller, principal });
+    let wrong_token = principal.is_none() && has_token(headers);
+    request.extensions_mut().insert(Identified { caller, principal, wrong_token });
     if let Some(session) = session {
         request.extensions_mut().insert(session);
     }
     let mut response = next.run(request).await;
+    if wrong_token && response.extensions().get::<Told>().is_none() {
+        api.accounts.refusals().note_token(Caller::anonymous(address)).await?;
+    }
     if let Some(standing) = standing {
         tell_standing(&mut response, standing);
     }
     Ok(response)
+}
+
+fn has_token(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::AUTHORIZATION) || headers.contains_key(X_API_TOKEN)
 }
 
 /// The `RateLimit-*` headers, unless a closer limit has told its own.
@@ -93,7 +107,7 @@ fn principal_of(
         let caller = Caller { actor: Actor::Local(account.to_string()), address };
         return (Some(Principal { caller, role: Role::Admin, credential: Credential::Socket }), None);
     }
-    if headers.contains_key(header::AUTHORIZATION) || headers.contains_key(X_API_TOKEN) {
+    if has_token(headers) {
         let principal = token_of(headers).and_then(|token| api.tokens.find(token)).map(|token| {
             let caller = Caller { actor: Actor::Token(token.name), address };
             Principal { caller, role: token.role, credential: Credential::Token(token.id) }
@@ -175,13 +189,14 @@ pub(super) async fn authorise(
     let standing = identified.counted_as().filter(|_| counted).map(|caller| (api.limits.management(&caller), caller));
     if let Some((over, caller)) = standing.as_ref().filter(|(standing, _)| !standing.is_within()) {
         if api.limits.is_news(caller) {
-            api.audit.record(attempt, Conclusion::refused("too_many_calls")).await?;
+            tell_refusal(&api, &identified, attempt, "too_many_calls").await?;
+            return Ok(told(Problem::too_many_calls(*over)));
         }
         return Err(Problem::too_many_calls(*over));
     }
     if let Some(refusal) = refusal {
-        api.audit.record(attempt, Conclusion::refused(refusal.code())).await?;
-        return Err(refusal);
+        tell_refusal(&api, &identified, attempt, refusal.code()).await?;
+        return Ok(told(refusal));
     }
     let mut response = next.run(request).await;
     if let Some(Unread(code)) = response.extensions().get::<Unread>() {
@@ -191,6 +206,22 @@ pub(super) async fn authorise(
         tell_standing(&mut response, standing);
     }
     Ok(response)
+}
+
+/// Writes down that a call was refused; of strangers, of whom there may be any number, not each has an entry.
+async fn tell_refusal(api: &Api, who: &Identified, attempt: Attempt, code: &'static str) -> Result<(), Problem> {
+    let reason = if who.wrong_token { RefusalReason::WrongToken } else { RefusalReason::NoCredentials };
+    match who.principal {
+        Some(_) => api.audit.record(attempt, Conclusion::refused(code)).await.map(|_| ())?,
+        None => api.accounts.refusals().note(reason, attempt, code).await?,
+    }
+    Ok(())
+}
+
+fn told(refusal: Problem) -> Response {
+    let mut response = refusal.into_response();
+    response.extensions_mut().insert(Told);
+    response
 }
 
 impl<S: Sync> FromRequestParts<S> for Principal {

@@ -1,4 +1,4 @@
-//! What is done now and then: uses are written down, ended sessions go, and the audit log is cut to its retention.
+//! What is done now and then: uses and refusals are written down, ended sessions go, and the audit log is cut to its retention.
 
 use std::sync::Arc;
 
@@ -29,17 +29,20 @@ pub(super) async fn keep_house(books: Books, config: LiveConfig, clock: Arc<dyn 
                 Err(error) => tracing::warn!(%error, "the audit log was not cut to its retention; tried again later"),
             }
         }
-        write_uses(&books).await;
+        write_down(&books, false).await;
         rounds += 1;
     }
-    write_uses(&books).await;
+    write_down(&books, true).await;
 }
 
 fn retention(kept: AuditSettings) -> Retention {
     Retention { age: Millis::from_mins(DAY * u64::from(kept.retention_days)), entries: kept.max_entries }
 }
 
-async fn write_uses(books: &Books) {
+async fn write_down(books: &Books, at_the_end: bool) {
+    if let Err(error) = books.accounts.refusals().tell_the_rest(at_the_end).await {
+        tracing::warn!(%error, "refusals of strangers were not written down; tried again later");
+    }
     if let Err(error) = books.tokens.write_uses().await {
         tracing::warn!(%error, "the last uses of tokens were not written down; tried again later");
     }

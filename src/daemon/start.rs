@@ -174,7 +174,7 @@ impl Daemon {
         let (notifications, news, notifier) = Notifications::new(live.clone(), any_clock.clone(), fleet.clone());
         tasks.spawn(notifier.run(handle.clone(), stop_polls.clone()));
         let (driver, Listeners { counters, events, poll_log }) =
-            listen(driver.subscribe(news), &fleet, (&notifications, &spans), &any_clock, (&tasks, &stop_calls));
+            listen(driver.subscribe(news), &fleet, (&notifications, &spans, &books), &any_clock, (&tasks, &stop_calls));
         let driver = spawn_driver(driver, stop_polls.clone());
 
         let scheduler = (handle.clone(), fleet.clone());
@@ -242,12 +242,13 @@ struct Listeners {
 fn listen(
     driver: Driver<TokioClock, Fleet>,
     fleet: &Fleet,
-    (notifications, spans): (&Notifications, &SpanExport),
+    (notifications, spans, books): (&Notifications, &SpanExport, &Books),
     clock: &Arc<dyn Clock>,
     (tasks, stop): (&TaskTracker, &CancellationToken),
 ) -> (Driver<TokioClock, Fleet>, Listeners) {
     let counters = Metrics::with(|registry| {
         registry.register_collector(Box::new(notifications.board().clone()));
+        registry.register_collector(Box::new(books.accounts.refusals().counts().clone()));
         spans.register(registry);
     });
     let (events, to_events, pump) = EventFeed::new(clock.clone());

@@ -10,6 +10,7 @@ mod password;
 mod principal;
 mod proxies;
 mod random;
+mod refusals;
 mod tokens;
 
 pub use accounts::{
@@ -25,4 +26,5 @@ pub use principal::{Actor, Caller, Credential, Principal, Role, UnknownRole};
 pub use proxies::{NotANetwork, ProxyHeader, TrustedProxies, TrustedProxy};
 pub use random::NoRandomness;
 pub(crate) use random::random_bytes;
+pub use refusals::{Reason as RefusalReason, RefusalCounts, Refusals};
 pub use tokens::{IssuedToken, NewToken, TokenError, TokenId, TokenRecord, TokenRefused, TokenStore};

@@ -7,7 +7,7 @@ use axum::http::{Method, Request, StatusCode, header};
 use futures::future::join_all;
 use pulse::api::Peer;
 use pulse::engine::Millis;
-use pulse::security::Role;
+use pulse::security::{RefusalReason, Role};
 use serde_json::json;
 
 use super::rig::{Answer, HOME, PASSWORD, Rig};
@@ -157,4 +157,40 @@ async fn a_form_of_another_site_can_sign_nobody_in() {
         let answer = rig.send(request.body(Body::from(body.clone())).unwrap()).await;
         assert_eq!(answer.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE, "{kind:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_failures_from_many_addresses_does_not_fill_the_audit_log() {
+    let rig = Rig::with_users(&[("alice", Role::Admin)]).await;
+    for number in 0..150 {
+        let mut attacker = rig.browser();
+        attacker.address = Ipv4Addr::new(198, 51, 100, number).into();
+        let answer = attacker.sign_in(&format!("user-{number}"), PASSWORD).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "its own delay is all that holds up an address");
+    }
+    assert_eq!(rig.audited("session.sign_in").await.len(), 100);
+    let mut alice = rig.browser();
+    assert_eq!(alice.sign_in("alice", PASSWORD).await.status, StatusCode::OK);
+    assert_eq!(rig.audited("session.sign_in").await.len(), 101, "what is done is written down in any case");
+    rig.books.accounts.refusals().tell_the_rest(true).await.unwrap();
+    assert_eq!(rig.audited("auth.refused").await.len(), 1);
+    assert_eq!(rig.books.accounts.refusals().counts().of(RefusalReason::WrongPassword), 150);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_token_leaves_one_trace_whatever_it_asked_for() {
+    let rig = Rig::new().await;
+    let send = async |method: Method, path: &str| {
+        let request = Request::builder().method(method).uri(path).extension(Peer::Tcp(HOME));
+        let request = request.header("x-api-token", "pulse_of_somebody_else").body(Body::empty()).unwrap();
+        rig.send(request).await.status()
+    };
+    for path in ["/api/monitoring/scheduler/health", "/api/config/nodes", "/no/such/path"] {
+        assert_eq!(send(Method::GET, path).await, StatusCode::UNAUTHORIZED, "{path}");
+    }
+    assert_eq!(rig.audited("token.use").await, [("anonymous".to_owned(), None, "refused".to_owned())]);
+    assert_eq!(send(Method::POST, "/api/monitoring/dlq/retry").await, StatusCode::UNAUTHORIZED);
+    assert_eq!(rig.audited("dlq.retry_many").await.len(), 1, "a call that changes something has its own entry");
+    assert_eq!(rig.books.accounts.refusals().counts().of(RefusalReason::WrongToken), 4, "each is counted once");
+    assert!(!rig.audit_text().await.contains("pulse_of_somebody_else"));
 }

@@ -15,6 +15,7 @@ use super::audit::{Attempt, AuditError, AuditLog, Changed};
 use super::lockout::Lockout;
 use super::password::{HashError, Hasher, UnfitPassword};
 use super::random::NoRandomness;
+use super::refusals::Refusals;
 use crate::engine::Millis;
 use crate::runtime::Clock;
 use crate::store::{Store, StoreError};
@@ -53,6 +54,7 @@ pub struct Accounts {
     rules: SessionRules,
     sessions: Arc<ArcSwap<sessions::Table>>,
     lockout: Arc<Mutex<Lockout>>,
+    refusals: Refusals,
     /// Held from a change of the database until the table of sessions shows it.
     changing: Arc<tokio::sync::Mutex<()>>,
 }
@@ -131,6 +133,7 @@ impl Accounts {
         let table = store.read(sessions::read_all).await?;
         Ok(Self {
             store,
+            refusals: Refusals::new(audit.clone(), Arc::clone(&clock)),
             audit,
             clock,
             hasher,
@@ -146,6 +149,11 @@ impl Accounts {
     pub fn with_rules(mut self, rules: SessionRules) -> Self {
         self.rules = rules;
         self
+    }
+
+    /// Strangers who were turned away, here and at every other door.
+    pub fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 
     /// Changes the database and then the table of sessions, whoever leaves meanwhile.

@@ -11,7 +11,7 @@ use crate::engine::Millis;
 use crate::security::audit::{Attempt, AuditError, Changed};
 use crate::security::lockout::Knock;
 use crate::security::random::random_bytes;
-use crate::security::{Caller, Role};
+use crate::security::{Caller, RefusalReason, Role};
 use crate::store::StoreError;
 use crate::targets::Secret;
 
@@ -60,16 +60,15 @@ impl Accounts {
         let (given, now) = (sessions::digest(token.expose()), self.clock.wall());
         // Looked at before a hash is made, so that guesses cost little; and again when the user is added.
         let fits = self.store.read::<_, StoreError>(move |tx| fits(tx, &given, now)).await.map_err(AuditError::from)?;
-        let prepared = match fits {
-            true => self.prepare(NewUser { name, role: Role::Admin, password }).await.map(Some),
-            false => Ok(None),
-        };
-        if fits {
-            self.lockout().succeeded(&knock);
+        if !fits {
+            let refused = AccountRefused::WrongSetupToken;
+            self.refusals.note(RefusalReason::WrongSetupToken, attempt, &refused).await?;
+            return Err(refused.into());
         }
-        let prepared = prepared?;
+        let prepared = self.prepare(NewUser { name, role: Role::Admin, password }).await;
+        self.lockout().succeeded(&knock);
+        let (name, hash) = prepared?;
         self.change(attempt, move |tx| {
-            let Some((name, hash)) = prepared.filter(|_| fits) else { return Ok(Err(AccountRefused::WrongSetupToken)) };
             if !self::fits(tx, &given, now)? {
                 return Ok(Err(AccountRefused::WrongSetupToken));
             }

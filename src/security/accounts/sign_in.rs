@@ -8,9 +8,9 @@ use serde_json::json;
 use super::sessions::{self, Session, SessionId, SessionRecord};
 use super::{AccountError, AccountRefused, Accounts, UserName, users};
 use crate::engine::Millis;
-use crate::security::audit::{Attempt, AuditError, Changed, Conclusion};
+use crate::security::audit::{Attempt, AuditError, Changed};
 use crate::security::lockout::{Knock, Locked, network};
-use crate::security::{Actor, Caller};
+use crate::security::{Actor, Caller, RefusalReason};
 use crate::store::StoreError;
 use crate::targets::Secret;
 
@@ -126,7 +126,7 @@ impl Accounts {
             self.lockout().succeeded(&knock);
             return Ok(found);
         }
-        self.audit.record(attempt, Conclusion::refused("wrong user name or password")).await?;
+        self.refusals.note(RefusalReason::WrongPassword, attempt, "wrong user name or password").await?;
         Ok(None)
     }
 
@@ -139,7 +139,7 @@ impl Accounts {
         let wait: Millis = until - now;
         if first_told {
             let detail = format!("locked for {} seconds after too many failures", wait.get().div_ceil(1_000));
-            self.audit.record(attempt, Conclusion::refused(detail)).await?;
+            self.refusals.note(RefusalReason::Locked, attempt, detail).await?;
         }
         Err(AccountError::Locked { wait })
     }
