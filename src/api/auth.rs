@@ -1,6 +1,7 @@
 //! Who calls, and whether they may: first everybody is identified, then each route asks for its role.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, RawPathParams, Request, State};
 use axum::http::request::Parts;
@@ -15,7 +16,9 @@ use super::peer::Peer;
 use super::problem::{Problem, Unread, limit_headers};
 use super::routes::{Access, Kind, Route};
 use crate::security::audit::{Attempt, Conclusion};
-use crate::security::{Actor, Caller, CallerId, Credential, Principal, RefusalReason, Role, Session, Standing};
+use crate::security::{
+    Actor, Caller, CallerId, Credential, Principal, RefusalReason, Role, Session, Standing, TrustedProxies,
+};
 
 const X_API_TOKEN: &str = "x-api-token";
 const X_CSRF_TOKEN: &str = "x-csrf-token";
@@ -47,6 +50,24 @@ impl Identified {
     }
 }
 
+/// A call that came over TLS to a trusted proxy is as good as one that came over TLS to this daemon.
+pub(super) async fn hear_of_encryption(
+    State(proxies): State<Arc<TrustedProxies>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let peer = request.extensions().get::<Peer>().and_then(Peer::address);
+    let headers = request.headers();
+    if peer.is_some_and(|peer| proxies.is_encrypted(peer, |name| lines(headers, name))) {
+        request.extensions_mut().insert(Encrypted);
+    }
+    next.run(request).await
+}
+
+fn lines<'a>(headers: &'a HeaderMap, name: &'static str) -> impl DoubleEndedIterator<Item = &'a str> {
+    headers.get_all(name).iter().filter_map(|value| value.to_str().ok())
+}
+
 /// Puts what is known of the caller into the request, for all that comes after. Refuses only addresses that call too
 /// often; the unix socket has none.
 pub(super) async fn identify(State(api): State<Api>, mut request: Request, next: Next) -> Result<Response, Problem> {
@@ -55,10 +76,8 @@ pub(super) async fn identify(State(api): State<Api>, mut request: Request, next:
         return Err(Problem::internal());
     };
     let headers = request.headers();
-    let address = peer.address().map(|peer| {
-        let lines = headers.get_all(api.proxies.header.name()).iter().filter_map(|value| value.to_str().ok());
-        api.proxies.client(peer, lines)
-    });
+    let proxies = &api.proxies;
+    let address = peer.address().map(|peer| proxies.client(peer, lines(headers, proxies.header.name())));
     let standing = address.map(|address| api.limits.call(&CallerId::of_address(address)));
     if let Some(over) = standing.filter(|standing| !standing.is_within()) {
         return Err(Problem::too_many_calls(over));

@@ -6,7 +6,8 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 
-/// In the extensions of requests that came over TLS. Whoever serves the router puts it there.
+/// In the extensions of requests that came over TLS. Whoever serves the router puts it there, or else the router itself
+/// where a trusted proxy says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Encrypted;
 

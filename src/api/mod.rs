@@ -179,7 +179,7 @@ impl Api {
 }
 
 /// The whole API, and `pages` behind the same checks. Each request has to carry the [`Peer`] that sent it, and
-/// [`Encrypted`] if it came over TLS.
+/// [`Encrypted`] if it came over TLS; of one that a trusted proxy brought, the proxy's word is taken for that.
 pub fn router(api: Api, pages: Router<Api>) -> Router {
     let router = routes::every_route(&api)
         .merge(pages)
@@ -189,8 +189,9 @@ pub fn router(api: Api, pages: Router<Api>) -> Router {
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, CALL_TIMEOUT))
         .layer(CatchPanicLayer::custom(|_| -> Response { Problem::internal().into_response() }))
-        .with_state(api);
-    with_security_headers(router)
+        .with_state(api.clone());
+    // Outside of the headers, which depend on it.
+    with_security_headers(router).layer(middleware::from_fn_with_state(api.proxies, auth::hear_of_encryption))
 }
 
 /// Strangers do not learn which paths there are.

@@ -3,8 +3,10 @@
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use pulse::api::{Encrypted, Peer, ROUTES};
+use pulse::security::{Role, TrustedProxies};
+use serde_json::json;
 
-use super::rig::{HOME, Rig};
+use super::rig::{HOME, PASSWORD, Rig};
 
 fn assert_secure(headers: &HeaderMap, what: &str) {
     let policy = headers["content-security-policy"].to_str().unwrap();
@@ -74,5 +76,27 @@ async fn errors_that_no_handler_makes_carry_them_too() {
         let answer = rig.send(request).await;
         assert_eq!(answer.status(), status);
         assert_secure(answer.headers(), status.as_str());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_a_trusted_proxy_took_over_tls_counts_as_encrypted_and_a_stranger_s_word_for_it_does_not() {
+    let proxies = TrustedProxies { networks: vec!["192.0.2.0/24".parse().unwrap()], ..TrustedProxies::default() };
+    let rig = Rig::behind(proxies).await;
+    rig.add(&[("alice", Role::Viewer)]).await;
+    let sign_in = async |peer: [u8; 4], scheme: &str| {
+        let body = Body::from(json!({"name": "alice", "password": PASSWORD}).to_string());
+        let request = Request::post("/api/login").extension(Peer::Tcp(peer.into())).header("x-forwarded-proto", scheme);
+        let request = request.header("x-forwarded-for", "203.0.113.9").header("content-type", "application/json");
+        let answer = rig.send(request.body(body).unwrap()).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        let cookie = answer.headers()["set-cookie"].to_str().unwrap().to_owned();
+        (cookie, answer.headers().contains_key("strict-transport-security"))
+    };
+    let (cookie, strict) = sign_in([192, 0, 2, 7], "https").await;
+    assert!(cookie.starts_with("__Host-pulse_session=") && cookie.ends_with("; Secure") && strict, "{cookie}");
+    for (peer, scheme) in [([192, 0, 2, 7], "http"), ([198, 51, 100, 1], "https")] {
+        let (cookie, strict) = sign_in(peer, scheme).await;
+        assert!(cookie.starts_with("pulse_session=") && !cookie.contains("Secure") && !strict, "{peer:?}: {cookie}");
     }
 }

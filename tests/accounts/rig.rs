@@ -16,7 +16,7 @@ use pulse::engine::{Engine, Millis};
 use pulse::fleet::Fleet;
 use pulse::runtime::{Clock, Driver, TokioClock};
 use pulse::security::audit::{AuditEntry, AuditFilter, AuditLog, AuditPage};
-use pulse::security::{Books, Caller, HashCost, Hasher, KeyFile, NewUser, Role};
+use pulse::security::{Books, Caller, HashCost, Hasher, KeyFile, NewUser, Role, TrustedProxies};
 use pulse::store::Store;
 use pulse::targets::Secret;
 use serde_json::{Value, json};
@@ -40,6 +40,11 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) async fn new() -> Self {
+        Self::behind(TrustedProxies::default()).await
+    }
+
+    /// The same behind proxies that are trusted.
+    pub(crate) async fn behind(proxies: TrustedProxies) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = Config::load(DataDir::open(folder.path()).unwrap(), &Environment::default()).unwrap();
         let clock = Arc::new(TokioClock::start_at("2026-01-01T00:00:00Z".parse().unwrap()));
@@ -59,17 +64,22 @@ impl Rig {
         let mut follower = Follower::new(&config);
         follower.use_keys(Arc::new(Keyring::read_or_make(folder.path()).unwrap()));
         let configurator = Configurator::new(follower, followers, store, any_clock.clone(), books.audit.clone());
-        let api = Api::new(handle, fleet, any_clock, configurator, books.clone()).with_stop(stop.clone());
+        let api = Api::new(handle, fleet, any_clock, configurator, books.clone());
+        let api = api.with_stop(stop.clone()).with_proxies(proxies);
         Self { clock, books, router: router(api, pulse::ui::pages()), _folder: folder, _stop: stop.drop_guard() }
     }
 
     pub(crate) async fn with_users(users: &[(&str, Role)]) -> Self {
         let rig = Self::new().await;
+        rig.add(users).await;
+        rig
+    }
+
+    pub(crate) async fn add(&self, users: &[(&str, Role)]) {
         for (name, role) in users {
             let new = NewUser { name: (*name).to_owned(), role: *role, password: Secret::new(PASSWORD.to_owned()) };
-            rig.books.accounts.add(new, Caller::SYSTEM, None).await.unwrap();
+            self.books.accounts.add(new, Caller::SYSTEM, None).await.unwrap();
         }
-        rig
     }
 
     /// Lets time pass.

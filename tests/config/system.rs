@@ -195,8 +195,8 @@ fn the_retention_of_the_audit_log_is_bounded_wherever_it_is_set() {
     folder.write("system.json", r#"{"auditRetentionDays": 29}"#);
     let errors = folder.errors();
     assert_eq!(errors.len(), 2, "{errors:?}");
-    assert!(errors[0].starts_with("system.json: auditRetentionDays: 29 "), "{errors:?}");
-    assert!(errors[1].starts_with("environment variable AUDIT_MAX_ENTRIES: 9 "), "{errors:?}");
+    assert!(errors[0].starts_with("system.json: auditRetentionDays: is 29, "), "{errors:?}");
+    assert!(errors[1].starts_with("environment variable AUDIT_MAX_ENTRIES: is 9, "), "{errors:?}");
     let folder = Folder::new();
     assert!(refused(&folder, r#"{"auditRetentionDays": 3651}"#)[0].contains("auditRetentionDays"));
     let system = update(&folder, r#"{"auditRetentionDays": 90, "auditMaxEntries": 20000}"#).unwrap();
