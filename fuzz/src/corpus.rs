@@ -222,6 +222,33 @@ pub(crate) fn all_settings() -> Value {
     settings.into()
 }
 
+/// The same with files of targets, whose instances share every field that they may.
+pub(crate) fn settings_with_discovery() -> Value {
+    let mut settings = all_settings();
+    let http = json!({"paths": ["targets/*.json", "targets.json"], "type": "http", "enabled": false, "interval": "1h",
+        "timeout": "5s", "method": "GET", "expectedStatus": "200-299", "bodyContains": "ok"});
+    settings["discovery"] = json!({"files": [http]});
+    settings
+}
+
+/// A file of another tool in the form of `instances.json`, beside [`fleet`].
+pub(crate) fn fragment() -> Value {
+    let mut fleet = fleet();
+    for instance in fleet["instances"].as_array_mut().into_iter().flatten() {
+        instance["name"] = format!("{}-elsewhere", instance["name"].as_str().unwrap_or_default()).into();
+    }
+    fleet
+}
+
+/// A file of targets, with every label.
+pub(crate) fn targets() -> Value {
+    let labels = json!({"job": "endpoints", "__meta_site": "x", "__pulse_name": "one", "__pulse_display_name": "One",
+        "__pulse_type": "http", "__pulse_enabled": "false", "__pulse_interval": "30s", "__pulse_timeout": "1s",
+        "__pulse_method": "OPTIONS", "__pulse_expected_status": "204", "__pulse_body_contains": "up",
+        "__pulse_fingerprint": "ab".repeat(32)});
+    json!([{"targets": ["https://127.0.0.1:9/"], "labels": labels}, {"targets": ["127.0.0.1:9", "http://[::1]:9/"]}])
+}
+
 #[cfg(test)]
 mod tests {
     use axum::http::Method;

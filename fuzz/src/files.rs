@@ -1,5 +1,8 @@
-//! `instances.json` and `system.json`, mutated, through the doors by which the daemon reads them.
+//! The files of the configuration, those of other tools among them, mutated, through the doors by which the daemon
+//! reads them.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,6 +17,8 @@ use crate::report::Report;
 use crate::secrets::{Place, Secrets};
 use crate::watch::Watch;
 
+/// What is mutated: our files, and one of each form that other tools write.
+const FILES: [&str; 4] = ["system.json", "instances.json", "instances.d/rack.json", "targets/rack.json"];
 /// The stream of draws of this part of a run.
 const STREAM: u64 = 1 << 40;
 
@@ -33,9 +38,13 @@ pub fn break_files(seed: u64, count: u64) -> Report {
     let keys = Arc::new(Keyring::read_or_make(folder.path()).expect("a key can be made"));
     // It reads the system's certificates, which is slower than all the rest.
     let connector = Arc::new(Connector::default());
-    let valid = [corpus::all_settings().to_string(), corpus::fleet().to_string()];
+    for inner in ["instances.d", "targets"] {
+        std::fs::create_dir(folder.path().join(inner)).expect("the folder is ours");
+    }
+    let valid = [corpus::settings_with_discovery(), corpus::fleet(), corpus::fragment(), corpus::targets()];
+    let valid = valid.map(|content| content.to_string());
     for number in 0..count {
-        let which = draws.below(2);
+        let which = draws.below(FILES.len());
         let mut texts = valid.clone().map(String::into_bytes);
         match draws.below(12) {
             0 => texts[which] = draws.noise(400),
@@ -54,7 +63,7 @@ pub fn break_files(seed: u64, count: u64) -> Report {
             report.find(format!("the log tells {what}: {}", String::from_utf8_lossy(&log)), number, &texts[which]);
         }
         match read {
-            Ok(verdict) => report.reach(format!("{}: {verdict}", ["system.json", "instances.json"][which])),
+            Ok(verdict) => report.reach(format!("{}: {verdict}", FILES[which])),
             Err(fault) => report.find(fault, number, &texts[which]),
         }
         if report.is_full() {
@@ -65,12 +74,16 @@ pub fn break_files(seed: u64, count: u64) -> Report {
 }
 
 #[expect(clippy::expect_used, reason = "without a folder there is nothing to find")]
-fn write(folder: &Path, [system, instances]: &[Vec<u8>; 2]) {
-    std::fs::write(folder.join("system.json"), system).expect("the folder can be written");
-    std::fs::write(folder.join("instances.json"), instances).expect("the folder can be written");
+fn write(folder: &Path, texts: &[Vec<u8>; 4]) {
+    for (name, text) in FILES.into_iter().zip(texts) {
+        let path = folder.join(name);
+        std::fs::write(&path, text).expect("the folder can be written");
+        // Plain secrets of a file of another tool are taken only from one that not everybody can read.
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("the file is ours");
+    }
 }
 
-/// Reads both files as the daemon does at its start and after an edit; the kind of verdict, or what is wrong with it.
+/// Reads the files as the daemon does at its start and after an edit; the kind of verdict, or what is wrong with it.
 fn read(
     data_dir: &DataDir,
     keys: &Arc<Keyring>,
@@ -92,9 +105,11 @@ fn read(
             return Ok(format!("refused: {}", kind.split([' ', '(']).next().unwrap_or_default()));
         }
     };
-    let kept = std::fs::read(data_dir.instances_file()).map_err(|error| error.to_string())?;
-    if serde_json::from_slice(&kept).is_ok_and(|fleet| lies_open(&fleet, secrets)) {
-        return Ok("taken: a secret in a place that is shown".to_owned());
+    for name in FILES {
+        let held = std::fs::read(data_dir.path().join(name)).map_err(|error| error.to_string())?;
+        if serde_json::from_slice(&held).is_ok_and(|held| lies_open(&held, secrets)) {
+            return Ok("taken: a secret in a place that is shown".to_owned());
+        }
     }
     let text = format!("{config:?}");
     if let Some(what) = secrets.told(text.as_bytes(), Place::Anywhere) {

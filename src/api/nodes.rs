@@ -195,7 +195,7 @@ struct TestError {
     responses(
         (status = 200, description = "The instances, sorted by key", body = NodeList),
         (status = 400, description = "A parameter is wrong", body = Problem),
-        (status = 409, description = "A file of the fleet is broken as it stands (`file_broken`)", body = Problem),
+        (status = 409, description = "`instances.json` is broken as it stands (`file_broken`)", body = Problem),
     )
 )]
 pub(super) async fn list(
@@ -227,7 +227,7 @@ pub(super) async fn list(
     responses(
         (status = 200, description = "The instance; its tag is in the header `ETag` too", body = Node),
         (status = 404, description = "There is none with this key", body = Problem),
-        (status = 409, description = "A file of the fleet is broken as it stands (`file_broken`)", body = Problem),
+        (status = 409, description = "`instances.json` is broken as it stands (`file_broken`)", body = Problem),
     )
 )]
 pub(super) async fn one(

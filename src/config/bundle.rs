@@ -251,7 +251,7 @@ impl Follower {
         let settings = self.system_file().prepare_content(pretty(settings))?;
         let overlay =
             to_write.iter().map(|(path, pem)| (path.clone(), certificates_in(path, pem.as_bytes()))).collect();
-        let inventory = self.prepare_inventory_with(Content::new(pretty(&inventory)), overlay)?;
+        let inventory = self.prepare_inventory_with(Content::new(pretty(&inventory)), settings.config(), overlay)?;
         Ok(PreparedImport { settings, inventory, authorities: to_write })
     }
 

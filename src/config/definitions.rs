@@ -368,8 +368,9 @@ pub fn settings_markdown() -> String {
 }
 
 const MARKDOWN_TAIL: &str = "
-Besides these, `notifications` tells whom to tell what happens, and how: see [notifications](notifications.md). It is
-written into the file by hand; calls leave it alone.
+Besides these, `notifications` tells whom to tell what happens, and how: see [notifications](notifications.md); and
+`discovery` names [files of targets](instances.md#files-of-targets). Both are written into the file by hand; calls leave
+them alone.
 ";
 
 const MARKDOWN_HEAD: &str = "\

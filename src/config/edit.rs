@@ -3,6 +3,7 @@
 //! A secret that is kept goes only where it went before, and nothing can be referred to that a hand did not write into
 //! the file: or whoever may edit instances could read the daemon's files and variables.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -11,11 +12,13 @@ use super::document::InventoryText;
 use super::entry::{self, GivenEntry, ShownEntry};
 use super::error::{ConfigError, ConfigErrors, Errors, Place, Problem};
 use super::follow::Follower;
-use super::instances::{self, Content, Instance, file_error};
+use super::instances::{self, Content, Instance, Surroundings, file_error};
 use super::json::Json;
 use super::keyring::Keyring;
-use super::provided::{InstanceSource, ProvidedEntry};
+use super::provided::{InstanceSource, Provided, ProvidedEntry};
 use super::reference::Authorities;
+use super::snapshot::provided_text;
+use super::system::SystemConfig;
 use super::{files, json};
 use crate::engine::InstanceKey;
 use crate::targets::Access;
@@ -64,6 +67,8 @@ pub struct PreparedInventory {
     before: Option<Content>,
     content: Content,
     instances: Arc<[Instance]>,
+    /// What other tools provide then; `None` if that stays.
+    provided: Option<Arc<Provided>>,
 }
 
 /// One instance as it stands in its file.
@@ -87,21 +92,39 @@ impl PreparedInventory {
     pub fn instances(&self) -> &Arc<[Instance]> {
         &self.instances
     }
+
+    /// What the files of other tools hold then, as a [`Snapshot`](super::Snapshot) keeps it; `None` if that stays.
+    pub fn provided_text(&self) -> Option<String> {
+        self.provided.as_deref().map(provided_text)
+    }
+
+    pub(super) fn provided(&self) -> Option<&Arc<Provided>> {
+        self.provided.as_ref()
+    }
 }
 
 impl Follower {
     /// The entries of `instances.json` as it stands, in its order, then those of the files of other tools as they were
-    /// accepted. Blocks on the disk.
+    /// accepted, in the order of their keys. Blocks on the disk.
     ///
     /// # Errors
-    /// The file is broken.
+    /// `instances.json` is broken.
     pub fn stored_entries(&mut self) -> Result<Vec<(InstanceKey, StoredEntry)>, EditError> {
+        let path = self.data_dir().instances_file();
+        let refused = self.refused_inventory();
+        // What is wrong with the file of another tool keeps nobody from looking at the rest.
+        if let Some(errors) = refused.filter(|errors| errors.by_file(&path).contains_key(path.as_path())) {
+            return Err(EditError::Broken(errors.clone()));
+        }
         let (_, text) = self.read_text()?;
-        let keys = self.keys().cloned();
-        let stored = |(key, text): (InstanceKey, &str)| Some((key, stored(text, keys.as_deref())?));
+        let keys = self.keys().map(Arc::as_ref);
+        let provided: BTreeMap<_, _> =
+            self.provided().entries.iter().map(|it| (it.key.clone(), provided(it, keys))).collect();
+        let stored = |(key, text): (InstanceKey, &str)| Some((key, stored(text, keys)?));
         let own = text.entries().map_err(|problem| self.broken(problem))?.into_iter().filter_map(stored);
-        let provided = self.provided().entries.iter().map(|it| (it.key.clone(), provided(it, keys.as_deref())));
-        Ok(own.chain(provided).collect())
+        let mut entries: Vec<_> = own.filter(|(key, _)| !provided.contains_key(key)).collect();
+        entries.extend(provided);
+        Ok(entries)
     }
 
     /// Works out what an edit makes of the file, and writes nothing. Blocks on the disk.
@@ -111,7 +134,7 @@ impl Follower {
     /// # Errors
     /// All reasons why the edit cannot be made.
     pub fn prepare_edit(&mut self, edit: InventoryEdit, tag: Option<&str>) -> Result<PreparedInventory, EditError> {
-        let (before, mut text) = self.read_text()?;
+        let (before, mut text) = self.read_accepted()?;
         let mut instances = self.instances().to_vec();
         match edit {
             InventoryEdit::Add(given) => {
@@ -141,33 +164,37 @@ impl Follower {
             }
         }
         let content = Content::new(text.as_bytes().to_vec());
-        Ok(PreparedInventory { before, content, instances: instances.into() })
+        Ok(PreparedInventory { before, content, instances: instances.into(), provided: None })
     }
 
-    /// Works out what it takes to have `instances.json` hold this, and writes nothing. Blocks on the disk.
+    /// Works out what it takes to have `instances.json` hold this under these settings, and writes nothing. Blocks on the
+    /// disk.
     ///
     /// # Errors
     /// Everything that is wrong in it, or the file cannot be read.
-    pub fn prepare_inventory(&self, content: &[u8]) -> Result<PreparedInventory, ConfigErrors> {
-        self.prepare_inventory_with(Content::new(content.to_vec()), Authorities::new())
+    pub fn prepare_inventory(&self, content: &[u8], system: &SystemConfig) -> Result<PreparedInventory, ConfigErrors> {
+        self.prepare_inventory_with(Content::new(content.to_vec()), system, Authorities::new())
     }
 
     /// The same, with files of authorities that are yet to be written.
     pub(super) fn prepare_inventory_with(
         &self,
         content: Content,
+        system: &SystemConfig,
         authorities: Authorities,
     ) -> Result<PreparedInventory, ConfigErrors> {
         let path = self.data_dir().instances_file();
         let unreadable = |problem| ConfigErrors::from(file_error(&path, problem));
         let before = files::read(&path, instances::MAX_FILE_BYTES).map_err(unreadable)?;
-        let reading = instances::read_content(Some(content.clone()), self.surroundings(), authorities);
+        let around = Surroundings { discovery: system.discovery(), ..self.surroundings() };
+        let reading = instances::read_content(Some(content.clone()), around, authorities);
         let instances = reading.instances?.into();
         let mut text = InventoryText::new(Some(&content)).map_err(unreadable)?;
         if let Some(keys) = self.keys() {
             text.seal(keys).map_err(unreadable)?;
         }
-        Ok(PreparedInventory { before, content: Content::new(text.as_bytes().to_vec()), instances })
+        let content = Content::new(text.as_bytes().to_vec());
+        Ok(PreparedInventory { before, content, instances, provided: Some(Arc::new(reading.provided)) })
     }
 
     /// Writes what was prepared. Blocks on the disk.
@@ -186,7 +213,7 @@ impl Follower {
     /// # Errors
     /// Everything that is wrong with the entry.
     pub fn instance_of(&mut self, given: GivenEntry) -> Result<Instance, EditError> {
-        let (_, text) = self.read_text()?;
+        let (_, text) = self.read_accepted()?;
         let key = entry::key_of(&given.0);
         let known = key.and_then(|key| self.instances().iter().find(|it| it.target.key == key).cloned());
         let stored = match &known {
@@ -200,11 +227,16 @@ impl Follower {
         if keeps && !same_trust { Err(refused("auth", Problem::SecretElsewhere)) } else { Ok(instance) }
     }
 
-    /// What the file holds now, which has to be what was accepted.
-    fn read_text(&mut self) -> Result<(Option<Content>, InventoryText), EditError> {
-        if let Some(errors) = self.refused_inventory() {
-            return Err(EditError::Broken(errors.clone()));
+    /// What the file holds now, if all of the fleet was accepted.
+    fn read_accepted(&self) -> Result<(Option<Content>, InventoryText), EditError> {
+        match self.refused_inventory() {
+            Some(errors) => Err(EditError::Broken(errors.clone())),
+            None => self.read_text(),
         }
+    }
+
+    /// What the file holds now.
+    fn read_text(&self) -> Result<(Option<Content>, InventoryText), EditError> {
         let path = self.data_dir().instances_file();
         let content = files::read(&path, instances::MAX_FILE_BYTES).map_err(|problem| self.broken(problem))?;
         let text = InventoryText::new(content.as_ref().map(|content| content.as_slice()));

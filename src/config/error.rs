@@ -46,6 +46,16 @@ pub enum Place {
     Request(String),
 }
 
+impl Place {
+    /// The file that it is in.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File { file, .. } => Some(file),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -199,11 +209,7 @@ impl ConfigErrors {
     pub fn by_file<'a>(&'a self, otherwise: &'a Path) -> BTreeMap<&'a Path, Vec<&'a ConfigError>> {
         let mut files: BTreeMap<&Path, Vec<&ConfigError>> = BTreeMap::new();
         for error in &self.errors {
-            let file = match &error.place {
-                Place::File { file, .. } => file,
-                _ => otherwise,
-            };
-            files.entry(file).or_default().push(error);
+            files.entry(error.place.file().unwrap_or(otherwise)).or_default().push(error);
         }
         files
     }

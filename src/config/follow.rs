@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::document::InventoryText;
+use super::edit::PreparedInventory;
 use super::environment::Environment;
 use super::error::{ConfigErrors, Problem};
 use super::instances::{self, Content, Instance, Surroundings, file_error};
@@ -49,7 +50,7 @@ pub struct Follower {
     system: Followed<SystemConfig>,
     instances: Followed<Arc<[Instance]>>,
     /// What other tools provide of the fleet that was accepted; nothing before the first reading.
-    provided: Provided,
+    provided: Arc<Provided>,
     /// The files of other tools, and where further ones would appear.
     provided_files: BTreeSet<PathBuf>,
     referenced_files: BTreeSet<PathBuf>,
@@ -76,7 +77,7 @@ impl Follower {
             keys: config.keys.clone(),
             system: Followed::new(config.system.clone(), config.found.system),
             instances: Followed::new(Arc::clone(&config.instances), config.found.instances),
-            provided: Provided::default(),
+            provided: Arc::default(),
             provided_files: BTreeSet::new(),
             referenced_files: config.referenced_files.clone(),
             looks: 0,
@@ -93,7 +94,7 @@ impl Follower {
             keys: Some(keys),
             system: Followed::new(SystemConfig::default(), false),
             instances: Followed::new(Arc::default(), false),
-            provided: Provided::default(),
+            provided: Arc::default(),
             provided_files: BTreeSet::new(),
             referenced_files: BTreeSet::new(),
             looks: 0,
@@ -138,9 +139,12 @@ impl Follower {
         self.system = Followed::new(system, true);
     }
 
-    /// This fleet was written and is in force.
-    pub fn accept_instances(&mut self, instances: Arc<[Instance]>) {
-        self.instances = Followed::new(instances, true);
+    /// This inventory was written and is in force.
+    pub fn accept_inventory(&mut self, inventory: &PreparedInventory) {
+        self.instances = Followed::new(Arc::clone(inventory.instances()), true);
+        if let Some(provided) = inventory.provided() {
+            self.provided = Arc::clone(provided);
+        }
     }
 
     /// The file of the settings.
@@ -201,7 +205,7 @@ impl Follower {
         let instances = self.instances.follow(&instances_path, reading.is_there, loaded);
         self.provided_files.clone_from(&reading.provided.files);
         if self.instances.refused.is_none() {
-            self.provided = reading.provided;
+            self.provided = Arc::new(reading.provided);
         }
 
         self.referenced_files = reading.referenced_files;
@@ -240,7 +244,7 @@ impl Follower {
 
     pub(super) fn surroundings(&self) -> Surroundings<'_> {
         let (environment, keys) = (self.system_file.environment(), self.keys.as_deref());
-        Surroundings { data_dir: &self.data_dir, environment, keys }
+        Surroundings { data_dir: &self.data_dir, environment, keys, discovery: self.system.accepted.discovery() }
     }
 
     /// Encrypts the plain secrets of a file that was accepted, in `content` and, unless it changed meanwhile or may not

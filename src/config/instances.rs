@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use super::discovery::{self, Discovery, TargetFiles, TargetGroup, TargetPlace};
 use super::environment::Environment;
 use super::error::{ConfigError, ConfigErrors, Errors, JsonErrors, Place, Problem, Source};
 use super::json::{Fields, Json, JsonPath};
@@ -63,6 +64,7 @@ pub(super) struct Surroundings<'a> {
     pub(super) data_dir: &'a DataDir,
     pub(super) environment: &'a Environment,
     pub(super) keys: Option<&'a Keyring>,
+    pub(super) discovery: &'a Discovery,
 }
 
 impl<'a> Surroundings<'a> {
@@ -126,7 +128,15 @@ struct Holder<'a> {
 #[derive(Clone)]
 struct Position {
     file: Arc<Path>,
-    index: usize,
+    at: At,
+}
+
+#[derive(Clone, Copy)]
+enum At {
+    /// In the list `instances`.
+    Entry(usize),
+    /// A target, in a group of targets.
+    Target(usize, usize),
 }
 
 /// Reads one file after the other.
@@ -137,6 +147,8 @@ struct FleetReader<'a> {
     seen: BTreeMap<InstanceKey, Position>,
     instances: Vec<Instance>,
     provided: Provided,
+    /// How many bytes the files of other tools may still hold.
+    room: u64,
 }
 
 impl<'a> FleetReader<'a> {
@@ -148,6 +160,7 @@ impl<'a> FleetReader<'a> {
             seen: BTreeMap::new(),
             instances: Vec::new(),
             provided: Provided::default(),
+            room: provided::MAX_BYTES,
         }
     }
 
@@ -170,24 +183,80 @@ impl<'a> FleetReader<'a> {
             Vec::new()
         });
         self.provided.files.insert(folder);
-        let mut room = provided::MAX_BYTES;
         for path in fragments {
-            self.provided.files.insert(path.clone());
-            match ProvidedFile::read(&path, room) {
-                Ok(None) => {}
-                Ok(Some(file)) => {
-                    room -= file.content.len() as u64;
-                    let source = provided::source_of(self.around.data_dir, &path);
-                    self.inventory(&file.content, &Holder { path: path.into(), source, provided: Some(&file) });
+            self.provided_file(path, |reader, file, holder| reader.inventory(&file.content, holder));
+        }
+        let discovery = self.around.discovery;
+        for item in &discovery.items {
+            for pattern in &item.paths {
+                self.provided.files.insert(pattern.watched().to_owned());
+                let files = pattern.files().unwrap_or_else(|problem| {
+                    self.errors.append(file_error(pattern.watched(), problem).into());
+                    Vec::new()
+                });
+                for path in files {
+                    self.provided_file(path, |reader, file, holder| reader.targets(&file.content, item, holder));
                 }
-                Err(Problem::TooLarge { .. }) => {
-                    let problem = Problem::TooLargeTogether { limit: provided::MAX_BYTES };
-                    self.errors.append(file_error(&path, problem).into());
-                    return;
-                }
-                Err(problem) => self.errors.append(file_error(&path, problem).into()),
             }
         }
+    }
+
+    /// Reads a file of another tool, if it is there and there is room for what it holds.
+    fn provided_file(&mut self, path: PathBuf, read: impl FnOnce(&mut Self, &ProvidedFile, &Holder<'_>)) {
+        self.provided.files.insert(path.clone());
+        match ProvidedFile::read(&path, self.room) {
+            Ok(None) => {}
+            Ok(Some(file)) => {
+                self.room -= file.content.len() as u64;
+                let source = provided::source_of(self.around.data_dir, &path);
+                read(self, &file, &Holder { path: path.into(), source, provided: Some(&file) });
+            }
+            Err(Problem::TooLarge { .. }) => {
+                let problem = Problem::TooLargeTogether { limit: provided::MAX_BYTES };
+                self.errors.append(file_error(&path, problem).into());
+            }
+            Err(problem) => self.errors.append(file_error(&path, problem).into()),
+        }
+    }
+
+    /// Reads a file of targets.
+    fn targets(&mut self, content: &[u8], item: &TargetFiles, holder: &Holder<'_>) {
+        let mut errors = JsonErrors::new(Source::File(&holder.path));
+        let json = errors.keep(&JsonPath::Root, Json::parse(content));
+        let groups = json.map(|json| discovery::read_groups(json, &mut errors)).unwrap_or_default();
+        if let Err(broken) = errors.or(()) {
+            self.errors.append(broken);
+        }
+        let system_file = self.around.data_dir.system_file();
+        // What all targets share is wrong with each of them, and told once.
+        let mut told: Vec<ConfigError> = Vec::new();
+        for (group, TargetGroup { targets, labels }) in groups {
+            for (target, address) in targets.iter().enumerate() {
+                let place =
+                    TargetPlace { system_file: &system_file, file: &holder.path, group, target, labels: &labels };
+                let read = self.target(item.entry(address, &labels), At::Target(group, target), holder);
+                for error in read.err().iter().flat_map(ConfigErrors::iter) {
+                    let error = item.relocate(error, &place);
+                    if told.contains(&error) {
+                        continue;
+                    }
+                    if error.place.file() == Some(system_file.as_path()) {
+                        told.push(error.clone());
+                    }
+                    self.errors.append(error.into());
+                }
+            }
+        }
+    }
+
+    fn target(&mut self, entry: Json, at: At, holder: &Holder<'_>) -> Result<(), ConfigErrors> {
+        let mut errors = JsonErrors::new(Source::File(&holder.path));
+        self.entry(entry, &JsonPath::Root, holder, at, &mut errors);
+        if self.instances.len() > MAX_INSTANCES {
+            self.instances.truncate(MAX_INSTANCES);
+            errors.add(&JsonPath::Root, Problem::TooMany(MAX_INSTANCES));
+        }
+        errors.or(())
     }
 
     /// Reads a file of the form of `instances.json`.
@@ -211,7 +280,7 @@ impl<'a> FleetReader<'a> {
         document.finish(errors);
         let list = JsonPath::Root.field("instances");
         for (index, item) in items.unwrap_or_default().into_iter().enumerate() {
-            self.entry(item, &list.item(index), holder, index, errors);
+            self.entry(item, &list.item(index), holder, At::Entry(index), errors);
         }
     }
 
@@ -220,7 +289,7 @@ impl<'a> FleetReader<'a> {
         mut entry: Json,
         path: &JsonPath<'_>,
         holder: &Holder<'_>,
-        index: usize,
+        at: At,
         errors: &mut JsonErrors<'_>,
     ) {
         if let Some(file) = holder.provided {
@@ -230,7 +299,7 @@ impl<'a> FleetReader<'a> {
         let Some(mut fields) = Fields::open(entry, path, errors) else { return };
         let identity = instance::read_identity(&mut fields, errors);
         if let Some(key) = &identity.key {
-            let here = Position { file: Arc::clone(&holder.path), index };
+            let here = Position { file: Arc::clone(&holder.path), at };
             if let Some(first) = self.seen.get(key) {
                 let first = first.seen_from(&holder.path);
                 errors.add(&path.field("name"), Problem::SameName { key: key.clone(), first });
@@ -256,8 +325,10 @@ impl<'a> FleetReader<'a> {
 impl Position {
     /// As it is told to who looks into `file`.
     fn seen_from(&self, file: &Path) -> String {
-        let list = JsonPath::Root.field("instances");
-        let at = list.item(self.index);
-        if *self.file == *file { at.to_string() } else { format!("{}: {at}", self.file.display()) }
+        let at = match self.at {
+            At::Entry(index) => format!("instances[{index}]"),
+            At::Target(group, target) => format!("[{group}].targets[{target}]"),
+        };
+        if *self.file == *file { at } else { format!("{}: {at}", self.file.display()) }
     }
 }

@@ -11,7 +11,7 @@ use serde_json::Number;
 use super::error::{JsonErrors, Problem};
 
 /// A JSON value that keeps the order of its keys. It may hold secrets, so it has no `Debug`.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) enum Json {
     Null,
     Bool(bool),
@@ -282,6 +282,11 @@ impl<'p> Fields<'p> {
     ) -> Option<T> {
         let result = self.take(name).ok_or(Problem::Missing).and_then(read);
         errors.keep(&self.path.field(name), result)
+    }
+
+    /// What nobody took.
+    pub(super) fn into_rest(self) -> Vec<(String, Json)> {
+        self.entries
     }
 
     /// Reports what nobody took.

@@ -7,6 +7,7 @@ mod address;
 mod bundle;
 mod data_dir;
 mod definitions;
+mod discovery;
 mod document;
 mod draft;
 mod duration;
@@ -117,12 +118,14 @@ impl Config {
             errors.add(place, Problem::Key(error.to_string()));
             None
         });
-        let reading = instances::read(Surroundings { data_dir: &data_dir, environment, keys: keys.as_ref() });
+        let discovery = system.discovery();
+        let around = Surroundings { data_dir: &data_dir, environment, keys: keys.as_ref(), discovery };
+        let reading = instances::read(around);
         let instances = reading.instances.unwrap_or_else(|broken| {
             errors.append(broken);
             Vec::new()
         });
-        let notification_files = system.referenced_files().clone();
+        let files_of_settings = system.referenced_files().clone();
         let found = Found { system: found_system, instances: reading.is_there };
         errors.or(Self {
             data_dir,
@@ -130,7 +133,7 @@ impl Config {
             system,
             instances: instances.into(),
             keys: keys.map(Arc::new),
-            referenced_files: &reading.referenced_files | &notification_files,
+            referenced_files: &reading.referenced_files | &files_of_settings,
             found,
         })
     }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::definitions::{SETTINGS, SettingDefinition};
+use super::discovery::{self, DISCOVERY, Discovery};
 use super::draft::{AuditSettings, Draft, Field};
 use super::environment::Environment;
 use super::error::{ConfigError, ConfigErrors, Errors, Place, Problem};
@@ -30,7 +31,8 @@ pub struct SystemConfig {
     settings: Settings,
     audit: AuditSettings,
     notifications: Arc<NotificationSettings>,
-    /// Files that the notifications refer to.
+    discovery: Arc<Discovery>,
+    /// Files that notifications and discovery refer to.
     referenced_files: BTreeSet<PathBuf>,
     /// Fields that are not here have their default.
     origins: BTreeMap<Field, Origin>,
@@ -80,6 +82,11 @@ impl SystemConfig {
     /// Whom to tell what.
     pub fn notifications(&self) -> &Arc<NotificationSettings> {
         &self.notifications
+    }
+
+    /// Which files name targets.
+    pub(super) fn discovery(&self) -> &Arc<Discovery> {
+        &self.discovery
     }
 
     /// Files that the settings refer to.
@@ -283,7 +290,7 @@ impl SystemFile {
         }
         let is_open = |name: &str| match SettingDefinition::named(name) {
             // It tells where secrets are and where they go.
-            None if name == NOTIFICATIONS => Err(Problem::ByHand),
+            None if [NOTIFICATIONS, DISCOVERY].contains(&name) => Err(Problem::ByHand),
             None => Err(unknown_setting(name)),
             Some(setting) if self.environment.get(setting.environment).is_some() => {
                 Err(Problem::Pinned(setting.environment))
@@ -309,9 +316,11 @@ impl SystemFile {
             layers.errors.add(place(&name), Problem::Repeated);
         }
         for (name, json) in entries {
-            if name == NOTIFICATIONS {
-                if json != Json::Null {
-                    layers.read_notifications(json, self);
+            if [NOTIFICATIONS, DISCOVERY].contains(&name.as_str()) {
+                match json {
+                    Json::Null => {}
+                    json if name == DISCOVERY => layers.read_discovery(json, self),
+                    json => layers.read_notifications(json, self),
                 }
                 continue;
             }
@@ -340,6 +349,7 @@ impl SystemFile {
 struct Layers {
     draft: Draft,
     notifications: NotificationSettings,
+    discovery: Discovery,
     referenced_files: BTreeSet<PathBuf>,
     origins: BTreeMap<Field, Origin>,
     unreadable: Vec<Field>,
@@ -350,7 +360,13 @@ impl Layers {
     fn read_notifications(&mut self, json: Json, file: &SystemFile) {
         let (read, files) = notifications::read(json, &file.path, &file.environment);
         self.notifications = read.map_err(|errors| self.errors.append(errors)).unwrap_or_default();
-        self.referenced_files = files;
+        self.referenced_files.extend(files);
+    }
+
+    fn read_discovery(&mut self, json: Json, file: &SystemFile) {
+        let (read, files) = discovery::read(json, &file.path, &file.environment);
+        self.discovery = read.map_err(|errors| self.errors.append(errors)).unwrap_or_default();
+        self.referenced_files.extend(files);
     }
 
     fn record(&mut self, setting: &SettingDefinition, origin: Origin, place: Place, result: Result<(), Problem>) {
@@ -385,6 +401,7 @@ impl Layers {
             settings,
             audit: self.draft.audit,
             notifications,
+            discovery: Arc::new(self.discovery),
             referenced_files: self.referenced_files,
             origins: self.origins,
         })
@@ -437,7 +454,7 @@ fn all_reasons(
 }
 
 fn unknown_setting(name: &str) -> Problem {
-    let names = SETTINGS.iter().map(|setting| setting.name).chain([NOTIFICATIONS]);
+    let names = SETTINGS.iter().map(|setting| setting.name).chain([NOTIFICATIONS, DISCOVERY]);
     unknown(name, &names.collect::<Vec<_>>())
 }
 

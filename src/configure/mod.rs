@@ -282,7 +282,7 @@ impl Lane<'_> {
             self.follow_settings(settings.config().clone()).await?;
         }
         if let Some(inventory) = inventory {
-            lock(&self.configurator.follower).accept_instances(Arc::clone(inventory.instances()));
+            lock(&self.configurator.follower).accept_inventory(inventory);
             self.follow_instances(inventory.instances()).await?;
         }
         Ok(())
@@ -376,6 +376,7 @@ impl Draft {
         }
         if let Some(inventory) = inventory {
             before.inventory = text(inventory.content());
+            before.provided = inventory.provided_text().or(before.provided);
         }
         before
     }

@@ -7,6 +7,7 @@ use rusqlite::Transaction;
 use super::history::{self, Author, Version};
 use super::{ChangeError, Changed, Configurator, Draft};
 use crate::config::{Difference, Follower, PreparedImport, Snapshot};
+use crate::store::StoreError;
 
 /// A version with what it changed and what the files held then.
 #[derive(Clone, Debug)]
@@ -97,7 +98,7 @@ impl Configurator {
             Ok((follower.keys().cloned(), broken))
         };
         let (keys, broken) = lane.blocking(look).await?;
-        let left_alone = now.provided_difference(&wanted, keys.as_deref()).into_iter().map(|it| it.key).collect();
+        let then = Snapshot { provided: wanted.provided.take(), ..wanted.clone() };
         wanted.provided.clone_from(&now.provided);
         // Going back is also the way out of a broken edit.
         if !broken && now.difference(&wanted, keys.as_deref()).is_empty() {
@@ -105,6 +106,8 @@ impl Configurator {
         }
         let wanted = Arc::new(wanted);
         let changed = lane.change(move |follower| restore(follower, &wanted), author).await?;
+        let now = self.store.read::<_, StoreError>(|tx| history::snapshot(tx, i64::MAX)).await?;
+        let left_alone = now.provided_difference(&then, keys.as_deref()).into_iter().map(|it| it.key).collect();
         Ok(RolledBack { to: number, changed, left_alone })
     }
 }
@@ -113,6 +116,7 @@ fn restore(follower: &mut Follower, wanted: &Snapshot) -> Result<Draft, ChangeEr
     let settings = wanted.settings.clone().unwrap_or_else(|| "{}\n".to_owned()).into_bytes();
     let settings = follower.system_file().prepare_content(settings).map_err(ChangeError::Settings)?;
     let inventory = wanted.inventory.as_deref().unwrap_or("{\"instances\": []}\n");
-    let inventory = follower.prepare_inventory(inventory.as_bytes()).map_err(ChangeError::Inventory)?;
+    let inventory = follower.prepare_inventory(inventory.as_bytes(), settings.config());
+    let inventory = inventory.map_err(ChangeError::Inventory)?;
     Ok(Draft::Both(Box::new(PreparedImport::of_files(settings, inventory))))
 }

@@ -37,3 +37,26 @@ fn taken(connection: &Connection) -> Result<usize, StoreError> {
     let taken = version as usize;
     if taken > STEPS.len() { Err(StoreError::TooNew { found: taken, known: STEPS.len() }) } else { Ok(taken) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_step_keeps_the_history_of_the_configuration() {
+        let mut database = Connection::open_in_memory().unwrap();
+        for step in &STEPS[..4] {
+            database.execute_batch(step).unwrap();
+        }
+        database.pragma_update(None, "user_version", 4).unwrap();
+        let rows = "INSERT INTO config_versions VALUES (7, 0, 'system', NULL, 'start', NULL, 'begin');
+                    INSERT INTO config_texts VALUES (7, 'settings', '{}'), (7, 'inventory', '[]');";
+        database.execute_batch(rows).unwrap();
+        apply(&mut database).unwrap();
+        check(&database).unwrap();
+        database.execute("INSERT INTO config_texts VALUES (7, 'provided', '{}')", []).unwrap();
+        let kept = "SELECT group_concat(document || text, ' ' ORDER BY document) FROM config_texts WHERE version = 7";
+        let kept: String = database.query_row(kept, [], |row| row.get(0)).unwrap();
+        assert_eq!(kept, "inventory[] provided{} settings{}");
+    }
+}

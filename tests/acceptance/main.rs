@@ -8,6 +8,7 @@ mod backup;
 mod bad_input;
 mod config_history;
 mod demo;
+mod discovery;
 mod events;
 mod first_start;
 mod foreign;

@@ -12,11 +12,11 @@ use super::support::{Daemon, EDIT_TAKES_EFFECT_WITHIN, Folder, SEED, eventually,
 
 const NODES: &str = "/api/config/nodes";
 
-fn fleet(instances: &[&Value]) -> Value {
+pub(crate) fn fleet(instances: &[&Value]) -> Value {
     json!({ "instances": instances })
 }
 
-fn tcp(name: &str) -> Value {
+pub(crate) fn tcp(name: &str) -> Value {
     json!({"type": "tcp", "name": name, "host": "127.0.0.1", "port": 9})
 }
 
@@ -36,14 +36,14 @@ async fn sources(daemon: &Daemon) -> Vec<(String, String)> {
     answer["nodes"].as_array().unwrap().iter().map(|node| (text(node, "key"), text(node, "source"))).collect()
 }
 
-async fn until_sources_are(daemon: &Daemon, wanted: &[(&str, &str)]) {
+pub(crate) async fn until_sources_are(daemon: &Daemon, wanted: &[(&str, &str)]) {
     let wanted: Vec<_> = wanted.iter().map(|(key, file)| ((*key).to_owned(), (*file).to_owned())).collect();
     let look = async || (sources(daemon).await == wanted).then_some(());
     eventually(&format!("the fleet is {wanted:?}"), EDIT_TAKES_EFFECT_WITHIN, look).await.unwrap();
 }
 
 /// The refused edits, once there are any.
-async fn refusals(daemon: &Daemon) -> Value {
+pub(crate) async fn refusals(daemon: &Daemon) -> Value {
     let shown = async || {
         let edits = daemon.get("/api/system/settings").await["refusedEdits"].clone();
         (edits != json!([])).then_some(edits)
@@ -114,7 +114,8 @@ async fn a_broken_fragment_and_a_key_in_two_files_change_nothing_and_are_shown_b
         place("b.json")
     );
     assert_eq!(edits, json!([{"file": place("b.json"), "errors": [twice]}]));
-    // A call cannot judge the fleet as a whole meanwhile.
+    // Whoever looks sees what is in force; but a call cannot judge the fleet as a whole meanwhile.
+    until_sources_are(&daemon, &both).await;
     let response = daemon.post(NODES, &json!({"instance": tcp("third")})).await;
     let problem: Value = response.json().await.unwrap();
     assert_is_problem(&problem, 409, "file_broken");

@@ -52,9 +52,8 @@ const provided = ({ key, source }) =>
 function show() {
   const wanted = by("search").value.trim().toLowerCase();
   const shown = nodes
-    .filter(
-      ({ key, source, instance }) =>
-        [key, source, instance.displayName ?? ""].some((text) => text.toLowerCase().includes(wanted)),
+    .filter(({ key, source, instance }) =>
+      [key, source, instance.displayName ?? ""].some((text) => text.toLowerCase().includes(wanted)),
     )
     .slice(0, PAGE);
   const actions = (node) =>
