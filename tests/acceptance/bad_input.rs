@@ -248,9 +248,12 @@ async fn a_daemon_that_does_not_answer_or_refuses_is_told_apart_from_other_failu
 
     let daemon = Daemon::start(&folder).await;
     let url = format!("http://{}", daemon.address);
-    let mut command = folder.pulse(["health", "--url", &url, "--token-file", &token_file]);
-    let ended =
-        refused(&folder, &mut command, DAEMON, "Valid credentials are needed (401)", "pulse token create").await;
+    let before = folder.configuration();
+    let ended = run(&mut folder.pulse(["health", "--url", &url, "--token-file", &token_file])).await;
+    assert_eq!((ended.code, folder.configuration()), (Some(DAEMON), before), "{ended:?}");
+    for told in ["Valid credentials are needed (401)", "pulse token create"] {
+        assert!(ended.stderr.contains(told), "{}", ended.stderr);
+    }
     assert!(!ended.stderr.contains("pulse_wrong"), "{}", ended.stderr);
 
     let mut command = folder.pulse(["health", "--url", &url, "--token-file", "/no/such/file"]);
