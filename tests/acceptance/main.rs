@@ -22,6 +22,7 @@ mod observability;
 mod openapi_properties;
 mod overview;
 mod provided;
+mod rekey_killed;
 mod runbook;
 mod secrets_at_rest;
 mod service_manager;

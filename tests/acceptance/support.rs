@@ -192,6 +192,10 @@ impl Program {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// Waits for the end.
     pub(crate) async fn ended(&mut self, within: Duration) -> ExitStatus {
         let Self { child, stderr, .. } = self;
