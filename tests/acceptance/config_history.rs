@@ -213,3 +213,19 @@ async fn a_new_key_takes_over_file_and_history_with_the_daemon_and_without_it() 
     daemon.stop().await;
     lab.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_rollback_takes_the_version_by_name_too_and_knows_a_version_of_the_program() {
+    let folder = Folder::quick(&one_endpoint());
+    let daemon = Daemon::start(&folder).await;
+    let body = json!({"adaptivePollingBaseInterval": "400ms"});
+    assert_eq!(daemon.post("/api/system/settings/update", &body).await.status(), StatusCode::OK);
+    assert_eq!(base_interval(&daemon).await, "400ms");
+    assert_eq!(command(&folder, &["rollback", "--version", "1", "--reason", "back"]).await["restored"], 1);
+    assert_eq!(base_interval(&daemon).await, "300ms");
+    for version in ["0.1.0", "v1.2"] {
+        let refused = run(&mut folder.pulse(["config", "rollback", "--version", version, "--reason", "back"])).await;
+        assert!(refused.code == Some(2) && refused.stderr.contains("pulse update restore"), "{refused:?}");
+    }
+    daemon.stop().await;
+}

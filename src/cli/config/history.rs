@@ -37,7 +37,8 @@ const ROLLBACK_EXAMPLES: &str = "\
 Examples:
   pulse config rollback --reason 'the new intervals were too short'
       Undo the last change.
-  pulse config rollback 12 --reason 'back to last week'";
+  pulse config rollback 12 --reason 'back to last week'
+      The same is `--version 12`. To go back to a version of the program, see `pulse update restore`.";
 
 /// Lists the versions of the configuration: who changed what, when and why.
 #[derive(Debug, Args)]
@@ -79,11 +80,15 @@ pub(super) struct Diff {
 
 /// Goes back to a version of the configuration. That is a new version, in force at once.
 #[derive(Debug, Args)]
-#[command(after_help = ROLLBACK_EXAMPLES)]
+#[command(after_help = ROLLBACK_EXAMPLES, disable_version_flag = true)]
 pub(super) struct Rollback {
     /// The version to go back to; the one before the last if not given.
-    #[arg(value_name = "VERSION")]
+    #[arg(value_name = "VERSION", value_parser = version_of_configuration)]
     number: Option<i64>,
+
+    /// The same as VERSION.
+    #[arg(long = "version", value_name = "VERSION", value_parser = version_of_configuration, conflicts_with = "number")]
+    named: Option<i64>,
 
     /// Why, for the history and the audit log.
     #[arg(long)]
@@ -91,6 +96,16 @@ pub(super) struct Rollback {
 
     #[command(flatten)]
     common: Common,
+}
+
+/// Whoever means the program is told where to go.
+fn version_of_configuration(text: &str) -> Result<i64, String> {
+    text.parse().map_err(|_| match text.trim_start_matches('v').split('.').all(|part| part.parse::<u32>().is_ok()) {
+        true => {
+            "that is a version of the program; `pulse update restore` goes back to the one that ran before".to_owned()
+        }
+        false => "not the number of a version; `pulse config history` lists them".to_owned(),
+    })
 }
 
 #[derive(Debug, Args)]
@@ -217,7 +232,8 @@ impl Diff {
 
 impl Rollback {
     pub(super) fn run(self, environment: &Environment) -> Result<(), Failed> {
-        let Self { number, reason, common } = self;
+        let Self { number, named, reason, common } = self;
+        let number = number.or(named);
         let done: ConfigurationChanged = if common.daemon.is_there(environment)? {
             let body = json!({"version": number, "reason": reason});
             common.daemon.send(environment, Method::POST, "/api/config/rollback", Some(&body))?
