@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -13,8 +14,8 @@ use serde_json::Value;
 use url::Url;
 
 use super::{DataDirOption, Failed, runtime};
-use crate::config::{Environment, SOCKET};
-use crate::targets::Secret;
+use crate::config::{Environment, SOCKET, read_authorities};
+use crate::targets::{Connector, Secret, Trust, fingerprint_of, tls_problem};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const MAX_TOKEN_BYTES: u64 = 4096;
@@ -22,16 +23,32 @@ const JSON: &str = "application/json";
 /// The media type of what is no text.
 pub(super) const BYTES: &str = "application/octet-stream";
 
+/// The SHA-256 digest of a certificate.
+#[derive(Clone, Copy, Debug)]
+struct Fingerprint([u8; 32]);
+
+fn parse_fingerprint(text: &str) -> Result<Fingerprint, &'static str> {
+    fingerprint_of(text).map(Fingerprint).ok_or("a fingerprint has 64 hexadecimal digits, with or without colons")
+}
+
 /// Which daemon to talk to.
 #[derive(Clone, Debug, Args)]
 pub(super) struct DaemonOption {
-    /// A daemon elsewhere, such as http://pulse.example:7655; without it, the one on this machine.
+    /// A daemon elsewhere, such as https://pulse.example:7655; without it, the one on this machine.
     #[arg(long, value_name = "URL", requires = "token_file")]
     url: Option<Url>,
 
     /// The file that holds the token for --url.
     #[arg(long, value_name = "FILE", requires = "url")]
     token_file: Option<PathBuf>,
+
+    /// The PEM file of the authorities, or of the certificate itself, that --url is believed by instead of the system's.
+    #[arg(long, value_name = "FILE", requires = "url", conflicts_with = "fingerprint")]
+    ca_file: Option<PathBuf>,
+
+    /// The SHA-256 fingerprint of the certificate that --url is believed by, whatever its name or issuer.
+    #[arg(long, value_name = "SHA256", requires = "url", value_parser = parse_fingerprint)]
+    fingerprint: Option<Fingerprint>,
 
     #[command(flatten)]
     data_dir: DataDirOption,
@@ -40,7 +57,7 @@ pub(super) struct DaemonOption {
 impl DaemonOption {
     /// The daemon on this machine.
     pub(super) fn here(data_dir: &DataDirOption) -> Self {
-        Self { url: None, token_file: None, data_dir: data_dir.clone() }
+        Self { url: None, token_file: None, ca_file: None, fingerprint: None, data_dir: data_dir.clone() }
     }
 
     /// Asks the daemon for something.
@@ -143,7 +160,7 @@ impl DaemonOption {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let builder = reqwest::Client::builder().timeout(PATIENCE).no_proxy();
         let (builder, base, token) = match (&self.url, &self.token_file) {
-            (Some(url), Some(file)) => (builder, url.clone(), Some(read_token(file)?)),
+            (Some(url), Some(file)) => (self.trusting(builder)?, url.clone(), Some(read_token(file)?)),
             _ => {
                 let base = Url::parse("http://localhost/").map_err(Failed::because)?;
                 (builder.unix_socket(self.socket(environment)?), base, None)
@@ -152,11 +169,29 @@ impl DaemonOption {
         Ok((builder.build().map_err(Failed::because)?, base, token))
     }
 
+    /// The same client, believing what was named.
+    fn trusting(&self, builder: reqwest::ClientBuilder) -> Result<reqwest::ClientBuilder, Failed> {
+        let trust = match (&self.ca_file, self.fingerprint) {
+            (Some(file), _) => Trust::Authorities(read_authorities(file).map_err(Failed::because)?),
+            (None, Some(Fingerprint(digest))) => Trust::Fingerprint(digest),
+            (None, None) => return Ok(builder),
+        };
+        if self.url.as_ref().is_some_and(|url| url.scheme() != "https") {
+            return Err(Failed::because("there is no certificate without TLS; write --url as https://…"));
+        }
+        let config = Connector::default().client_config(&trust).map_err(Failed::because)?;
+        Ok(builder.tls_backend_preconfigured(Arc::unwrap_or_clone(config)))
+    }
+
     fn socket(&self, environment: &Environment) -> Result<PathBuf, Failed> {
         Ok(self.data_dir(environment)?.join(SOCKET))
     }
 
     fn unreachable(&self, environment: &Environment, error: &reqwest::Error) -> Failed {
+        if let (Some(url), Some(problem)) = (&self.url, tls_problem(error)) {
+            let way = "name its authority with --ca-file, or its certificate with --fingerprint";
+            return Failed::daemon(format!("the daemon at {url} is not believed: {problem}; {way}"));
+        }
         let reason = innermost(error);
         match (&self.url, self.socket(environment)) {
             (Some(url), _) => Failed::daemon(format!("no daemon answers at {url}: {reason}; check the address")),

@@ -257,17 +257,7 @@ fn is_word(text: &str) -> bool {
 }
 
 fn fingerprint_of(json: Json) -> Result<[u8; 32], Problem> {
-    let text = json.into_text()?;
-    let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b':').collect();
-    let mut digest = [0; 32];
-    if digits.len() != 2 * digest.len() {
-        return Err(Problem::Fingerprint);
-    }
-    for (byte, pair) in digest.iter_mut().zip(digits.chunks_exact(2)) {
-        let hex = |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-        *byte = hex(pair[0]).zip(hex(pair[1])).map(|(high, low)| high << 4 | low).ok_or(Problem::Fingerprint)?;
-    }
-    Ok(digest)
+    crate::targets::fingerprint_of(&json.into_text()?).ok_or(Problem::Fingerprint)
 }
 
 fn method(json: Json) -> Result<String, Problem> {

@@ -51,6 +51,7 @@ pub use keyring::{Keyring, SECRETS_KEY};
 pub use live::{LiveConfig, RefusedEdits};
 pub use provided::{InstanceSource, is_fragment};
 pub use reference::ReferenceError;
+pub(crate) use reference::read_authorities;
 pub use seal::SealError;
 pub use snapshot::{Difference, FieldDifference, InstanceChange, InstanceDifference, NO_FLEET, Snapshot};
 pub use system::{EffectiveSetting, Origin, PreparedSettings, SettingsPatch, SystemConfig, SystemFile};

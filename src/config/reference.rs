@@ -119,7 +119,8 @@ fn read_secret(path: &Path) -> Result<Secret, ReferenceError> {
     secret(text.trim_end_matches(['\r', '\n']), place)
 }
 
-fn read_authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, ReferenceError> {
+/// The certificates of authorities in a PEM file.
+pub(crate) fn read_authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, ReferenceError> {
     let content = read_open(path, open(path)?, MAX_CA_BYTES)?;
     certificates_in(path, &content)
 }

@@ -30,11 +30,13 @@ pub use fault::FailedCall;
 pub use http::HttpReading;
 #[cfg(feature = "otel")]
 pub use net::overhear;
+pub(crate) use net::tls_problem;
 pub use net::{CallSaid, Connector, TrustError};
 pub use proxmox::{
     CephStatus, Cluster, Datastore, DatastoreSettings, Disk, GarbageCollection, Guest, GuestKind, MailQueue,
     MailStatistics, NodeStatus, PbsReading, PmgNode, PmgReading, PveNode, PveReading, Quarantine, Storage,
 };
 pub use reading::{Dated, DownCategory, DownReason, Reading, Usage};
+pub(crate) use target::fingerprint_of;
 pub use target::{Access, Credentials, HttpCheck, ProxmoxAccess, Secret, Target, TcpCheck, Trust};
 pub use tcp::TcpReading;

@@ -77,6 +77,20 @@ pub enum Trust {
     Fingerprint([u8; 32]),
 }
 
+/// A SHA-256 digest of 64 hexadecimal digits, with or without colons between pairs.
+pub(crate) fn fingerprint_of(text: &str) -> Option<[u8; 32]> {
+    let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b':').collect();
+    let mut digest = [0; 32];
+    if digits.len() != 2 * digest.len() {
+        return None;
+    }
+    for (byte, pair) in digest.iter_mut().zip(digits.chunks_exact(2)) {
+        let hex = |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        *byte = hex(pair[0]).zip(hex(pair[1])).map(|(high, low)| high << 4 | low)?;
+    }
+    Some(digest)
+}
+
 /// What an HTTP endpoint must answer to be up. Its `Debug` shows no query, which may hold a token of the endpoint's.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HttpCheck {

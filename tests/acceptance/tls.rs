@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use rcgen::{CertifiedKey, KeyPair};
 use reqwest::{Certificate, Client, StatusCode};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
-use super::support::{Daemon, Folder, client_builder, eventually, run};
+use super::support::{Daemon, Folder, client_builder, eventually, free_address, run};
 
 /// Two looks at the files, and some patience for a busy machine.
 const TAKEN_UP_WITHIN: Duration = Duration::from_secs(10);
@@ -18,7 +21,11 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
-        let CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        Self::of("localhost")
+    }
+
+    fn of(name: &str) -> Self {
+        let CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
         Self { certificate: cert.pem(), key: signing_key.serialize_pem() }
     }
 
@@ -161,4 +168,38 @@ async fn a_pair_that_cannot_be_used_is_refused_at_the_start_with_its_reason() {
     }
     let half = run(&mut folder.pulse(["serve", "--tls-cert", &file("pulse.crt")])).await;
     assert_eq!(half.code, Some(2), "{half:?}");
+}
+
+#[tokio::test]
+async fn commands_believe_the_certificate_that_is_named_and_no_other() {
+    let (folder, pair) = (Folder::quick(&json!({"instances": []})), Pair::of(&free_address().ip().to_string()));
+    pair.write(&folder);
+    let daemon = start(&folder).await;
+    folder.write("token", &daemon.token);
+    folder.write("other.crt", Pair::new().certificate);
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let url = format!("https://{}", daemon.address);
+    let health = async |trust: &[&str]| {
+        let mut command = folder.pulse(["health", "--json", "--url", &url, "--token-file", &file("token")]);
+        run(command.args(trust)).await
+    };
+    let certificate = CertificateDer::from_pem_slice(pair.certificate.as_bytes()).unwrap();
+    let fingerprint: String = Sha256::digest(&certificate).iter().map(|byte| format!("{byte:02x}")).collect();
+    for trust in [["--ca-file", &file("pulse.crt")], ["--fingerprint", &fingerprint]] {
+        let believed = health(&trust).await;
+        assert_eq!(believed.code, Some(0), "{trust:?}: {believed:?}");
+    }
+    for (trust, told) in [
+        (&[][..], "issuer is not trusted"),
+        (&["--ca-file", &file("other.crt")], "is not trusted"),
+        (&["--fingerprint", &"0".repeat(64)], "not the pinned one"),
+    ] {
+        let refused = health(trust).await;
+        assert_eq!(refused.code, Some(4), "{trust:?}: {refused:?}");
+        assert!(refused.stderr.contains("is not believed") && refused.stderr.contains(told), "{trust:?}: {refused:?}");
+        assert!(!refused.stderr.contains(&daemon.token));
+    }
+    let unreadable = health(&["--ca-file", &file("token")]).await;
+    assert!(unreadable.code == Some(1) && unreadable.stderr.contains("certificates in PEM form"), "{unreadable:?}");
+    daemon.stop().await;
 }

@@ -93,7 +93,7 @@ impl Connector {
         }
     }
 
-    pub(in crate::targets) fn client_config(&self, trust: &Trust) -> Result<Arc<ClientConfig>, TrustError> {
+    pub(crate) fn client_config(&self, trust: &Trust) -> Result<Arc<ClientConfig>, TrustError> {
         self.trusts.client_config(trust)
     }
 

@@ -15,4 +15,5 @@ pub(super) use http1::{Answer, BodyLimit};
 #[cfg(feature = "otel")]
 pub use overhear::overhear;
 pub use tls::TrustError;
+pub(crate) use tls::tls_problem;
 pub(super) use wire::{Ask, Wire};

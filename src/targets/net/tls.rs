@@ -161,6 +161,14 @@ pub(super) fn handshake_fault(error: &io::Error) -> Fault {
     }
 }
 
+/// What was wrong with a server's certificate or its TLS, if that is what ended a connection, in words that hold nothing
+/// secret.
+pub(crate) fn tls_problem(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    let mut failed = chain.filter_map(|error| error.downcast_ref::<io::Error>());
+    failed.find(|error| inner::<rustls::Error>(error).is_some()).map(|error| handshake_fault(error).problem)
+}
+
 fn certificate_problem(reason: &CertificateError) -> &'static str {
     use CertificateError as E;
     match reason {
