@@ -3,6 +3,7 @@
 //! It notes what each call was promised, and holds the audit log to it at the end.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
@@ -18,14 +19,16 @@ use pulse::engine::{Command, InstanceType, Millis};
 use pulse::fleet::Fleet;
 use pulse::runtime::{Clock, Handle};
 use pulse::security::audit::{Attempt, AuditFilter, AuditLog, AuditPage, Conclusion, verify};
-use pulse::security::{Books, Caller, HashCost, Hasher, KeyFile, NewToken, Role, TokenStore};
+use pulse::security::{self, Books, HashCost, Hasher, KeyFile, NewToken, NewUser, Role, TokenStore};
 use pulse::store::{Store, StoreError, WriteGate};
+use pulse::targets::Secret;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::task::TaskTracker;
 
 use crate::host::Host;
 use crate::scenario::Scenario;
+use crate::sessions::{self, Carried, Session, Sessions, Visit};
 use crate::streams::Stream;
 
 type Failed = Box<dyn std::error::Error>;
@@ -36,6 +39,10 @@ const MAX_ANSWER: usize = 64 * 1024 * 1024;
 const SHORT_LIFE: Millis = Millis::from_mins(2);
 /// How long the disk stalls at the most: also longer than the log waits for it.
 const LONGEST_STALL: u64 = 12_000;
+const TOKENS_CALL_FROM: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// Few call from here, so that the limit of an address never hides what a session is worth.
+const USERS_CALL_FROM: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+const PASSWORDS_ARE_GUESSED_FROM: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 3);
 /// Turns that whatever happens at one moment may take.
 const TURNS: usize = 64;
 
@@ -56,9 +63,46 @@ pub(crate) struct Desk {
     gate: Arc<AuditFaults>,
     tokens: Tokens,
     expires_at: jiff::Timestamp,
+    sessions: Sessions,
     draws: Stream,
     calls: Vec<Call>,
+    callers: BTreeMap<&'static str, u64>,
+    /// What was wrong with the signing in and out.
+    wrong: Vec<String>,
     _folder: TempDir,
+}
+
+/// Who makes a call.
+struct Caller {
+    kind: &'static str,
+    headers: Vec<(&'static str, String)>,
+    address: Ipv4Addr,
+    /// Whether they may manage.
+    allowed: bool,
+}
+
+impl Caller {
+    fn with_token(kind: &'static str, token: Option<&String>, allowed: bool) -> Self {
+        let headers = token.map(|token| ("authorization", format!("Bearer {token}"))).into_iter().collect();
+        Self { kind, headers, address: TOKENS_CALL_FROM, allowed }
+    }
+
+    fn with_session(kind: &'static str, carried: Option<Carried>) -> Self {
+        let Some(Carried { cookie, csrf, allowed }) = carried else {
+            return Self { kind, headers: Vec::new(), address: USERS_CALL_FROM, allowed: false };
+        };
+        let csrf = csrf.map(|token| ("x-csrf-token", token));
+        let headers = [("cookie", cookie)].into_iter().chain(csrf).collect();
+        Self { kind, headers, address: USERS_CALL_FROM, allowed }
+    }
+}
+
+/// An answer, read to its end.
+struct Answered {
+    status: StatusCode,
+    /// The cookie that the browser is to keep.
+    cookie: Option<String>,
+    body: Value,
 }
 
 struct Tokens {
@@ -99,7 +143,12 @@ impl Desk {
         let key = Arc::new(KeyFile::fixed([7; 32]));
         let audit = AuditLog::begin(store.clone(), Arc::clone(&key), Arc::clone(&clock), TaskTracker::new()).await?;
         let hasher = Hasher::new(HashCost::Least);
-        let books = Books::open(store.clone(), audit.clone(), Arc::clone(&clock), hasher).await?;
+        let mut books = Books::open(store.clone(), audit.clone(), Arc::clone(&clock), hasher).await?;
+        books.accounts = books.accounts.with_rules(sessions::RULES);
+        for (name, role) in sessions::USERS.into_iter().zip([Role::Viewer, Role::Operator, Role::Admin]) {
+            let user = NewUser { name: name.to_owned(), role, password: Secret::new(sessions::PASSWORD.to_owned()) };
+            books.accounts.add(user, security::Caller::SYSTEM, None).await?;
+        }
         let fleet = Fleet::new(Arc::clone(&clock));
         fleet.replace(&config.instances);
         let live = LiveConfig::new(config.system.clone());
@@ -111,9 +160,12 @@ impl Desk {
         let held = Tokens::issue(&books.tokens, expires_at).await?;
         let configurator = Configurator::new(follower, followers, store.clone(), Arc::clone(&clock), audit.clone());
         let api = Api::new(handle, fleet, Arc::clone(&clock), configurator, books);
-        Ok(Self {
+        let mut desk = Self {
             router: router(api, Router::new()),
             tokens: held,
+            sessions: Sessions::default(),
+            callers: BTreeMap::new(),
+            wrong: Vec::new(),
             draws: Stream::new(seed, "desk", ""),
             calls: Vec::new(),
             _folder: folder,
@@ -123,68 +175,148 @@ impl Desk {
             key,
             gate,
             expires_at,
-        })
+        };
+        for user in 0..sessions::USERS.len() {
+            desk.sign_in(user).await;
+        }
+        Ok(desk)
     }
 
     /// Has somebody ask for `command`, who may not have the role, while the disk may fail.
     pub(crate) async fn ask(&mut self, command: &Command) -> Answer {
         let number = self.calls.len();
         let (method, path, body) = call_of(command, &format!("call {number}"));
-        let (token, allowed) = self.caller();
+        let caller = self.caller().await;
+        *self.callers.entry(caller.kind).or_default() += 1;
         if self.draws.below(12) == 0 {
             // A flood of somebody who may not; each of them is refused, and told in the log once a minute at the most.
             for _ in 0..15 {
-                let viewer = self.tokens.viewer.clone();
-                let status = self.send(method, &path, Some(&viewer), body.clone()).await.0;
+                let viewer = Caller::with_token("flood", Some(&self.tokens.viewer), false);
+                let status = self.send(method, &path, &viewer, body.clone()).await.status;
                 self.calls.push(Call { status, owed: None });
             }
         }
         let number = self.calls.len();
         let body = body.map(|_| json!({"reason": format!("call {number}")}));
         let fault = self.gate.draw(&mut self.draws);
-        let (status, _) = self.send(method, &path, token.as_deref(), body).await;
+        let status = self.send(method, &path, &caller, body).await.status;
         self.gate.heal();
+        let Caller { kind, allowed, .. } = caller;
         // What was begun has its outcome, whoever it was told to.
         let carried_out = allowed && !matches!(status.as_u16(), 400 | 429 | 503);
         let owed = carried_out.then_some(if status.is_success() { "done" } else { "refused" });
         self.calls.push(Call { status, owed });
-        Answer { status, allowed, what: format!("{method} {path} (call {number}, {fault})") }
+        Answer { status, allowed, what: format!("{method} {path} ({kind}, call {number}, {fault})") }
     }
 
     /// The health answer, as a viewer is told it.
     pub(crate) async fn health(&self) -> (StatusCode, Value) {
-        self.send("GET", "/api/monitoring/scheduler/health", Some(&self.tokens.viewer), None).await
+        let viewer = Caller::with_token("viewer", Some(&self.tokens.viewer), false);
+        let answered = self.send("GET", "/api/monitoring/scheduler/health", &viewer, None).await;
+        (answered.status, answered.body)
     }
 
-    /// Some token, and whether the caller may manage with it.
-    fn caller(&mut self) -> (Option<String>, bool) {
-        match self.draws.below(12) {
-            0 => (None, false),
-            1 => (Some(self.tokens.viewer.clone()), false),
-            2 => (Some(self.tokens.operator.clone()), false),
-            3 => (Some("pulse_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".to_owned()), false),
-            4 => (Some(self.tokens.expiring.clone()), self.clock.wall() < self.expires_at),
+    /// Somebody who calls next.
+    async fn caller(&mut self) -> Caller {
+        let Tokens { admins, operator, viewer, expiring } = &self.tokens;
+        match self.draws.below(18) {
+            0 => Caller::with_token("nobody", None, false),
+            1 => Caller::with_token("viewer's token", Some(viewer), false),
+            2 => Caller::with_token("operator's token", Some(operator), false),
+            3 => {
+                let wrong = "pulse_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".to_owned();
+                Caller::with_token("wrong token", Some(&wrong), false)
+            }
+            4 => Caller::with_token("token with an end", Some(expiring), self.clock.wall() < self.expires_at),
+            5..=10 => self.visitor().await,
             _ => {
-                let number = self.draws.below(self.tokens.admins.len() as u64) as usize;
-                (Some(self.tokens.admins[number].clone()), true)
+                let number = self.draws.below(admins.len() as u64) as usize;
+                Caller::with_token("admin's token", Some(&admins[number]), true)
             }
         }
     }
 
-    async fn send(&self, method: &str, path: &str, token: Option<&str>, body: Option<Value>) -> (StatusCode, Value) {
-        let mut request = Request::builder().method(method).uri(path);
-        if let Some(token) = token {
-            request = request.header("authorization", format!("Bearer {token}"));
+    /// Somebody who comes with a session.
+    async fn visitor(&mut self) -> Caller {
+        let now = self.now();
+        let visit = self.sessions.next_visit(&mut self.draws, now);
+        let carried = match visit {
+            Visit::SignsOut(user) => self.sign_out(user).await,
+            Visit::SignsIn(user) => {
+                self.sign_in(user).await;
+                self.sessions.carry(&visit, self.now())
+            }
+            Visit::Guesses(user) => {
+                self.guess(user).await;
+                self.sessions.carry(&visit, self.now())
+            }
+            _ => self.sessions.carry(&visit, now),
+        };
+        Caller::with_session(visit.name(), carried)
+    }
+
+    /// Signs a user in. Nobody else's failures may hold them up where they were before.
+    async fn sign_in(&mut self, user: usize) {
+        let (before, name) = (self.now(), sessions::USERS[user]);
+        let answered = self.log_in(USERS_CALL_FROM, name, sessions::PASSWORD).await;
+        let csrf = answered.body["session"]["csrfToken"].as_str().map(str::to_owned);
+        match (answered.cookie, csrf) {
+            (Some(cookie), Some(csrf)) if self.now() == before => {
+                self.sessions.open(user, Session::opened(cookie, csrf, before));
+            }
+            _ => self.wrong.push(format!("the right password of {name} was answered with {}", answered.status)),
         }
-        let address = std::net::Ipv4Addr::new(192, 0, 2, 1).into();
+    }
+
+    async fn guess(&mut self, user: usize) {
+        let name = sessions::USERS[user];
+        let answered = self.log_in(PASSWORDS_ARE_GUESSED_FROM, name, "a lantern in the frog").await;
+        if answered.cookie.is_some() || !matches!(answered.status.as_u16(), 401 | 429) {
+            self.wrong.push(format!("a wrong password of {name} was answered with {}", answered.status));
+        }
+    }
+
+    async fn log_in(&self, address: Ipv4Addr, name: &str, password: &str) -> Answered {
+        let browser = Caller { kind: "browser", headers: Vec::new(), address, allowed: false };
+        self.send("POST", "/api/login", &browser, Some(json!({"name": name, "password": password}))).await
+    }
+
+    /// Signs a user out, and gives what their browser would send if it did not know.
+    async fn sign_out(&mut self, user: usize) -> Option<Carried> {
+        let carried = self.sessions.carry(&Visit::Comes(user), self.now());
+        let caller = Caller::with_session("browser", carried);
+        let status = self.send("POST", "/api/logout", &caller, None).await.status;
+        if status != StatusCode::NO_CONTENT {
+            self.wrong.push(format!("{} could not sign out: {status}", sessions::USERS[user]));
+        }
+        self.sessions.signed_out(user)
+    }
+
+    /// In milliseconds since 1970.
+    fn now(&self) -> i64 {
+        self.clock.wall().as_millisecond()
+    }
+
+    async fn send(&self, method: &str, path: &str, caller: &Caller, body: Option<Value>) -> Answered {
+        let mut request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+        for (name, value) in &caller.headers {
+            request = request.header(*name, value);
+        }
         let body = body.map_or(Body::empty(), |body| Body::from(body.to_string()));
-        let Ok(request) = request.extension(Peer::Tcp(address)).body(body) else {
-            return (StatusCode::IM_A_TEAPOT, Value::Null);
+        let Ok(request) = request.extension(Peer::Tcp(caller.address.into())).body(body) else {
+            return Answered { status: StatusCode::IM_A_TEAPOT, cookie: None, body: Value::Null };
         };
         let Ok(response) = TowerToHyperService::new(self.router.clone()).call(request).await;
         let status = response.status();
+        let cookie = response.headers().get("set-cookie").and_then(|cookie| cookie.to_str().ok());
+        let cookie = cookie.and_then(|cookie| cookie.split(';').next()).map(str::to_owned);
         let bytes = to_bytes(response.into_body(), MAX_ANSWER).await.unwrap_or_default();
-        (status, serde_json::from_slice(&bytes).unwrap_or_default())
+        Answered { status, cookie, body: serde_json::from_slice(&bytes).unwrap_or_default() }
+    }
+
+    /// How often there was a call of each kind of caller.
+    pub(crate) fn callers(&self) -> BTreeMap<&'static str, u64> {
+        self.callers.clone()
     }
 
     /// How often calls were answered with each status.
@@ -197,7 +329,7 @@ impl Desk {
     /// What is wrong with the audit log: every call that was carried out is in it once, no other is, and it proves itself.
     pub(crate) async fn audit(self) -> Result<Vec<String>, Failed> {
         // Outcomes that the disk did not take go before the next entry.
-        self.audit.record(Attempt::new(Caller::SYSTEM, "sim.end"), Conclusion::done(None, None)).await?;
+        self.audit.record(Attempt::new(security::Caller::SYSTEM, "sim.end"), Conclusion::done(None, None)).await?;
         let mut found = vec![Vec::new(); self.calls.len()];
         let mut after = 0;
         loop {
@@ -211,7 +343,7 @@ impl Desk {
                 }
             }
         }
-        let mut wrong = Vec::new();
+        let mut wrong = self.wrong;
         for (number, (call, found)) in self.calls.iter().zip(found).enumerate() {
             let outcomes: Vec<&String> = found.iter().filter(|entry| !entry.starts_with("intent")).collect();
             let owed: Vec<String> = call.owed.iter().map(|outcome| format!("outcome {outcome}")).collect();
@@ -230,7 +362,7 @@ impl Tokens {
     async fn issue(tokens: &TokenStore, expires_at: jiff::Timestamp) -> Result<Self, Failed> {
         let issue = async |name: &str, role, expires_at| -> Result<String, Failed> {
             let new = NewToken { name: name.to_owned(), role, expires_at };
-            Ok(tokens.create(new, Caller::SYSTEM, None).await?.token.expose().to_owned())
+            Ok(tokens.create(new, security::Caller::SYSTEM, None).await?.token.expose().to_owned())
         };
         Ok(Self {
             admins: vec![issue("admin 1", Role::Admin, None).await?, issue("admin 2", Role::Admin, None).await?],

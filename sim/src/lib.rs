@@ -16,6 +16,7 @@ mod operators;
 pub mod report;
 mod run;
 mod scenario;
+mod sessions;
 mod shrink;
 mod stack;
 mod streams;

@@ -62,6 +62,9 @@ pub struct Report {
     /// How often the router answered a call with each status, if there was one.
     #[serde(skip)]
     pub answers: BTreeMap<u16, u64>,
+    /// How often each kind of caller came to it.
+    #[serde(skip)]
+    pub callers: BTreeMap<&'static str, u64>,
     /// The trace's lines, if they were kept.
     #[serde(skip)]
     pub trace: Vec<String>,
@@ -142,6 +145,7 @@ fn run_in(
         sometimes: world.judge.sometimes,
         ages,
         answers: BTreeMap::new(),
+        callers: BTreeMap::new(),
         recording: world.recorder.take().map(|recorder| Box::new(recorder.finish(world.now(), &violations))),
         violations,
         trace: world.trace.into_lines(),

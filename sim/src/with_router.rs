@@ -40,6 +40,7 @@ pub fn run_router(scenario: &Scenario, seed: u64, options: RunOptions) -> Report
     report.verdict = if report.passed() { "pass" } else { "fail" };
     report.trace_hash = played.hash;
     report.answers = played.answers;
+    report.callers = played.callers;
     report
 }
 
@@ -48,6 +49,7 @@ struct Played {
     script: Script,
     violations: Vec<Violation>,
     answers: BTreeMap<u16, u64>,
+    callers: BTreeMap<&'static str, u64>,
 }
 
 async fn play(scenario: &Scenario, seed: u64, options: RunOptions) -> Result<Played, Box<dyn std::error::Error>> {
@@ -58,11 +60,11 @@ async fn play(scenario: &Scenario, seed: u64, options: RunOptions) -> Result<Pla
     let Stage { driver, people, trace, .. } = stage;
     let ((), _) = tokio::join!(people.act_through(&mut shift, &trace, stop.clone()), driver.run(stop));
     let at = Timestamp::ZERO + scenario.length();
-    let answers = shift.desk.answers();
+    let (answers, callers) = (shift.desk.answers(), shift.desk.callers());
     let wrong = shift.desk.audit().await?;
     shift.violations.extend(wrong.into_iter().map(|detail| Violation { rule: Rule::Audited, at, detail }));
     let hash = format!("{:016x}", lock_trace(&trace).hash());
-    Ok(Played { hash, script: shift.script, violations: shift.violations, answers })
+    Ok(Played { hash, script: shift.script, violations: shift.violations, answers, callers })
 }
 
 /// What is asked through the router, and what came of it.

@@ -6,17 +6,21 @@ use sim::{RunOptions, run_router, swarm};
 
 #[test]
 fn no_operator_oversteps_their_role_and_each_call_that_is_carried_out_is_audited_once() {
-    let mut answers = BTreeMap::new();
+    let (mut answers, mut callers) = (BTreeMap::new(), BTreeMap::<_, u64>::new());
     for seed in 1..=24 {
         let report = run_router(&swarm(seed), seed, RunOptions::default());
         assert!(report.passed(), "`sim run swarm --mode router --seed {seed}`: {:#?}", report.violations);
         for (status, count) in report.answers {
             *answers.entry(status).or_insert(0) += count;
         }
+        for (kind, count) in report.callers {
+            *callers.entry(kind).or_default() += count;
+        }
     }
     for status in [200, 401, 403, 404, 409, 429, 503] {
         assert!(answers.get(&status).is_some_and(|count| *count > 4), "{status} was hardly answered: {answers:?}");
     }
+    assert!(callers.len() == 13 && callers.values().all(|count| *count > 4), "somebody hardly came: {callers:?}");
 }
 
 #[test]
