@@ -186,8 +186,16 @@ impl<'a> FleetReader<'a> {
         for path in fragments {
             self.provided_file(path, |reader, file, holder| reader.inventory(&file.content, holder));
         }
-        let discovery = self.around.discovery;
-        for item in &discovery.items {
+        for (path, item) in self.target_files() {
+            self.provided_file(path, |reader, file, holder| reader.targets(&file.content, item, holder));
+        }
+    }
+
+    /// The files of targets, each with the item that names it.
+    fn target_files(&mut self) -> Vec<(PathBuf, &'a TargetFiles)> {
+        let items = &self.around.discovery.items;
+        let mut found: BTreeMap<PathBuf, usize> = BTreeMap::new();
+        for (number, item) in items.iter().enumerate() {
             for pattern in &item.paths {
                 self.provided.files.insert(pattern.watched().to_owned());
                 let files = pattern.files().unwrap_or_else(|problem| {
@@ -195,10 +203,17 @@ impl<'a> FleetReader<'a> {
                     Vec::new()
                 });
                 for path in files {
-                    self.provided_file(path, |reader, file, holder| reader.targets(&file.content, item, holder));
+                    let first = *found.entry(path.clone()).or_insert(number);
+                    if first != number {
+                        let both = format!("discovery.files[{first}] and discovery.files[{number}]");
+                        let problem =
+                            Problem::Rule(format!("is named by {both} of system.json; let one of them name it"));
+                        self.errors.append(file_error(&path, problem).into());
+                    }
                 }
             }
         }
+        found.into_iter().map(|(path, number)| (path, &items[number])).collect()
     }
 
     /// Reads a file of another tool, if it is there and there is room for what it holds.

@@ -172,6 +172,14 @@ async fn wrong_targets_are_each_told_where_they_are_written() {
             json!([]),
             "system.json: discovery.files[0].paths[0]: would take in",
         ),
+        (
+            json!([
+                {"paths": ["targets/*.json", "targets/a.json"], "type": "tcp"},
+                {"paths": ["targets/a*.json"], "type": "http"},
+            ]),
+            json!([{"targets": ["a:1"]}]),
+            "a.json: is named by discovery.files[0] and discovery.files[1] of system.json; let one of them name it",
+        ),
     ];
     for (items, targets, expected) in cases {
         let folder = with_targets(&items, &[("a.json", targets)]);

@@ -1,7 +1,9 @@
 // Names and error texts of the worst kind show as text, and the policy allows nothing inline.
 
 import assert from "node:assert/strict";
+import { mkdir, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { Daemon, isFilled, openBrowser, openPage, setUp } from "./harness.mjs";
 
@@ -85,6 +87,30 @@ test("a mark of direction turns round nothing but the name that has it", async (
   }
   await page.goto("/instances/http%3A%3Aworst-2");
   assert.match(await page.locator("h1").evaluate((it) => getComputedStyle(it).unicodeBidi), /isolate/);
+});
+
+test("the file of another tool is named as text, and what stands in it cannot be edited", async () => {
+  const folder = join(daemon.folder, "instances.d");
+  const file = "<img src=x onerror=window.hacked=1>.json";
+  const instance = { type: "tcp", name: "elsewhere", host: "127.0.0.1", port: 9, enabled: false };
+  await mkdir(folder);
+  await writeFile(join(folder, file), JSON.stringify({ instances: [instance] }));
+  const row = page.locator("tr", { hasText: "tcp::elsewhere" });
+  for (let tries = 0; (await row.count()) === 0; tries += 1) {
+    assert.ok(tries < 20, "the file is followed");
+    await page.goto("/settings/instances");
+    await isFilled(page);
+  }
+  await row.getByText(`instances.d/${file}`).waitFor();
+  await row.getByText("read-only").waitFor();
+  assert.deepEqual(await row.getByRole("button").allTextContents(), ["Test"]);
+  const own = page.locator("tr", { hasText: "http::worst-0" });
+  assert.deepEqual(await own.getByRole("button").allTextContents(), ["Test", "Edit…", "Remove…"]);
+  // Links of other pages lead here with what is to be done.
+  await page.goto("/settings/instances?edit=tcp%3A%3Aelsewhere");
+  await page.locator("#told").getByText("which another tool keeps").waitFor();
+  assert.equal(await page.getByRole("dialog").count(), 0);
+  await nothingCameAlive("/settings/instances");
 });
 
 test("ten thousand characters of a stranger neither come alive nor break the page", async () => {
