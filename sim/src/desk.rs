@@ -13,9 +13,9 @@ use futures::future::BoxFuture;
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use pulse::api::{Api, Peer, router};
-use pulse::config::{Config, DataDir, Environment, Follower, Keyring, LiveConfig};
+use pulse::config::{Config, DataDir, Draft, Environment, Field, Follower, Keyring, LiveConfig, SETTINGS};
 use pulse::configure::{Configurator, Followers};
-use pulse::engine::{Command, InstanceType, Millis};
+use pulse::engine::{Command, InstanceType, Millis, Settings, SettingsDraft};
 use pulse::fleet::Fleet;
 use pulse::runtime::{Clock, Handle};
 use pulse::security::audit::{Attempt, AuditFilter, AuditLog, AuditPage, Conclusion, verify};
@@ -112,6 +112,13 @@ struct Tokens {
     expiring: String,
 }
 
+/// What somebody asks for.
+#[derive(Clone, Copy)]
+pub(crate) enum Asked<'a> {
+    Command(&'a Command),
+    Settings(&'a Settings),
+}
+
 /// A call that was made.
 #[derive(Debug)]
 struct Call {
@@ -137,6 +144,7 @@ impl Desk {
     ) -> Result<Self, Failed> {
         let folder = tempfile::tempdir()?;
         std::fs::write(folder.path().join("instances.json"), inventory(scenario, seed).to_string())?;
+        std::fs::write(folder.path().join("system.json"), by_name(&scenario.valid_settings()).to_string())?;
         let config = Config::load(DataDir::open(folder.path())?, &Environment::default())?;
         let gate = Arc::new(AuditFaults::new(Arc::clone(&clock)));
         let store = Store::in_memory()?.with_gate(gate.clone());
@@ -154,8 +162,7 @@ impl Desk {
         let live = LiveConfig::new(config.system.clone());
         let mut follower = Follower::new(&config);
         follower.use_keys(Arc::new(Keyring::read_or_make(folder.path())?));
-        // Settings and inventory reach the scheduler by its handle here, as the scenario has them.
-        let followers = Followers { live, scheduler: None };
+        let followers = Followers { live, scheduler: Some((handle.clone(), fleet.clone())) };
         let expires_at = clock.wall().checked_add(jiff::SignedDuration::from_millis(SHORT_LIFE.get().cast_signed()))?;
         let held = Tokens::issue(&books.tokens, expires_at).await?;
         let configurator = Configurator::new(follower, followers, store.clone(), Arc::clone(&clock), audit.clone());
@@ -182,24 +189,27 @@ impl Desk {
         Ok(desk)
     }
 
-    /// Has somebody ask for `command`, who may not have the role, while the disk may fail.
-    pub(crate) async fn ask(&mut self, command: &Command) -> Answer {
-        let number = self.calls.len();
-        let (method, path, body) = call_of(command, &format!("call {number}"));
+    /// Has somebody ask for something, who may not have the role, while the disk may fail.
+    pub(crate) async fn ask(&mut self, asked: Asked<'_>) -> Answer {
+        let (method, path, mut body) = match asked {
+            Asked::Command(command) => call_of(command),
+            Asked::Settings(settings) => ("POST", "/api/system/settings/update".to_owned(), by_name(settings)),
+        };
         let caller = self.caller().await;
         *self.callers.entry(caller.kind).or_default() += 1;
         if self.draws.below(12) == 0 {
             // A flood of somebody who may not; each of them is refused, and told in the log once a minute at the most.
             for _ in 0..15 {
                 let viewer = Caller::with_token("flood", Some(&self.tokens.viewer), false);
-                let status = self.send(method, &path, &viewer, body.clone()).await.status;
+                body["reason"] = json!("a flood");
+                let status = self.send(method, &path, &viewer, Some(body.clone())).await.status;
                 self.calls.push(Call { status, owed: None });
             }
         }
         let number = self.calls.len();
-        let body = body.map(|_| json!({"reason": format!("call {number}")}));
+        body["reason"] = json!(format!("call {number}"));
         let fault = self.gate.draw(&mut self.draws);
-        let status = self.send(method, &path, &caller, body).await.status;
+        let status = self.send(method, &path, &caller, Some(body)).await.status;
         self.gate.heal();
         let Caller { kind, allowed, .. } = caller;
         // What was begun has its outcome, whoever it was told to.
@@ -395,7 +405,7 @@ fn inventory(scenario: &Scenario, seed: u64) -> Value {
 }
 
 /// How a command is asked for over HTTP.
-fn call_of(command: &Command, reason: &str) -> (&'static str, String, Option<Value>) {
+fn call_of(command: &Command) -> (&'static str, String, Value) {
     let (method, path) = match command {
         Command::ResetBreaker { key } => ("POST", format!("breakers/{key}/reset")),
         Command::RetryDeadLetter { key } => ("POST", format!("dlq/{key}/retry")),
@@ -405,7 +415,14 @@ fn call_of(command: &Command, reason: &str) -> (&'static str, String, Option<Val
         Command::SetEnabled { key, enabled: false } => ("POST", format!("instances/{key}/pause")),
         Command::SetEnabled { key, enabled: true } => ("POST", format!("instances/{key}/resume")),
     };
-    (method, format!("/api/monitoring/{path}"), Some(json!({"reason": reason})))
+    (method, format!("/api/monitoring/{path}"), json!({}))
+}
+
+/// Settings as `system.json` has them.
+fn by_name(settings: &Settings) -> Value {
+    let draft = Draft::from(SettingsDraft::clone(settings));
+    let ours = SETTINGS.iter().filter(|setting| matches!(setting.field, Field::Scheduler(_)));
+    ours.map(|setting| (setting.name.to_owned(), setting.value(&draft))).collect::<serde_json::Map<_, _>>().into()
 }
 
 /// What befalls the next writes to the audit log.

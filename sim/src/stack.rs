@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::{BoxFuture, FutureExt, join_all};
 use pulse::engine::{
-    Adaptive, Command, Engine, Event, FleetEvent, InstanceKey, InstanceSpec, IntervalPolicy, Reference, SettingsDraft,
-    Timestamp, What,
+    Adaptive, Command, Engine, Event, FleetEvent, InstanceKey, InstanceSpec, IntervalPolicy, Reference, Settings,
+    SettingsDraft, Timestamp, What,
 };
 use pulse::runtime::{Clock, Driver, Handle, PollCost, PollReport, PollRequest, Subscriber, TokioClock, Transport};
 use tokio_util::sync::CancellationToken;
@@ -97,8 +97,8 @@ impl Transport for SimulatedHosts {
 /// What is heard of the driver.
 pub(crate) struct Heard {
     trace: Trace,
-    /// When each command was done, or refused by the engine.
-    pub(crate) commands: Vec<Timestamp>,
+    /// When each command was done, or refused by the engine, and when settings came into force.
+    pub(crate) requests: Vec<Timestamp>,
 }
 
 pub(crate) type SharedTrace = Arc<Mutex<Heard>>;
@@ -119,8 +119,8 @@ impl Subscriber<()> for Tracer {
     fn event(&mut self, event: &Event, _key: Option<&InstanceKey>) {
         let mut heard = lock_trace(&self.0);
         heard.trace.take(event);
-        if let What::Fleet(FleetEvent::CommandDone { .. }) = event.what {
-            heard.commands.push(event.at);
+        if let What::Fleet(FleetEvent::CommandDone { .. } | FleetEvent::SettingsApplied { .. }) = event.what {
+            heard.requests.push(event.at);
         }
     }
 }
@@ -147,7 +147,7 @@ impl<'a> Stage<'a> {
         let transport = SimulatedHosts { world: Arc::clone(&world), clock: Arc::clone(&clock) };
         let stepped = Arc::new(SteppedClock::new(Arc::clone(&clock), scenario));
         let (driver, handle) = Driver::new(engine, Arc::clone(&stepped), Arc::new(transport));
-        let trace = Arc::new(Mutex::new(Heard { trace: Trace::new(false), commands: Vec::new() }));
+        let trace = Arc::new(Mutex::new(Heard { trace: Trace::new(false), requests: Vec::new() }));
         let driver = driver.subscribe(Tracer(Arc::clone(&trace)));
         let people = People::new(scenario, seed, world, handle.clone(), clock);
         Self { driver, handle, stepped, people, trace }
@@ -166,7 +166,7 @@ pub(crate) struct People<'a> {
     scenario: &'a Scenario,
     operators: Operators,
     enlisted: Vec<bool>,
-    settings: pulse::engine::Settings,
+    settings: Settings,
     world: SharedWorld,
     handle: Handle,
     clock: Arc<TokioClock>,
@@ -194,7 +194,7 @@ impl<'a> People<'a> {
         self.end(end, stop).await;
     }
 
-    /// The same, with everything asked for one by one, and commands through the router.
+    /// The same, with everything asked for one by one, and commands and settings through the router.
     pub(crate) async fn act_through(mut self, shift: &mut Shift, trace: &SharedTrace, stop: CancellationToken) {
         let end = self.begin().await;
         while let Some(at) = self.operators.next_time().filter(|at| Shift::is_open(*at, end)) {
@@ -255,12 +255,10 @@ impl<'a> People<'a> {
                 let _ = handle.command(command).await;
             }
             .boxed(),
-            Request::ToggleAdaptive => {
-                let draft = SettingsDraft { adaptive: !self.settings.adaptive, ..self.settings.clone().into() };
-                self.replace_settings(draft.validate().unwrap_or_else(|_| self.settings.clone()))
+            Request::ToggleAdaptive | Request::Settings(_) | Request::OriginalSettings => {
+                let wanted = self.wanted_settings(&request).unwrap_or_else(|| self.settings.clone());
+                self.replace_settings(wanted)
             }
-            Request::Settings(settings) => self.replace_settings(*settings),
-            Request::OriginalSettings => self.replace_settings(self.scenario.valid_settings()),
             Request::Discharge(hosts) => self.enlist(&hosts, false),
             Request::Enlist(hosts) => self.enlist(&hosts, true),
             Request::EditHost(host) => {
@@ -271,7 +269,25 @@ impl<'a> People<'a> {
         }
     }
 
-    fn replace_settings(&mut self, settings: pulse::engine::Settings) -> BoxFuture<'static, ()> {
+    /// The settings that somebody asks for, if they do.
+    pub(crate) fn wanted_settings(&self, request: &Request) -> Option<Settings> {
+        match request {
+            Request::ToggleAdaptive => {
+                let draft = SettingsDraft { adaptive: !self.settings.adaptive, ..self.settings.clone().into() };
+                Some(draft.validate().unwrap_or_else(|_| self.settings.clone()))
+            }
+            Request::Settings(settings) => Some(Settings::clone(settings)),
+            Request::OriginalSettings => Some(self.scenario.valid_settings()),
+            _ => None,
+        }
+    }
+
+    /// The settings in force, as far as people know.
+    pub(crate) fn settings(&mut self) -> &mut Settings {
+        &mut self.settings
+    }
+
+    fn replace_settings(&mut self, settings: Settings) -> BoxFuture<'static, ()> {
         let handle = self.handle.clone();
         self.settings = settings.clone();
         async move {
