@@ -198,13 +198,9 @@ impl TargetFiles {
         };
         let field = at.split(['.', '[']).next().unwrap_or_default();
         let label = here.labels.iter().find(|(label, _)| field_of(label) == Some(field));
-        let group = here.group;
-        let in_file = |at: String| Place::File { file: here.file.to_owned(), at };
         let place = match label {
-            Some((label, _)) => in_file(format!("[{group}].labels.{label}")),
-            None if field.is_empty() || OF_TARGETS.contains(&field) => {
-                in_file(format!("[{group}].targets[{}]", here.target))
-            }
+            Some((label, _)) => here.in_file(format!("[{}].labels.{label}", here.group)),
+            None if field.is_empty() || OF_TARGETS.contains(&field) => here.place(),
             None => Place::File { file: here.system_file.to_owned(), at: format!("{}.{at}", self.at) },
         };
         ConfigError { place, problem: error.problem.clone() }
@@ -218,6 +214,16 @@ pub(super) struct TargetPlace<'a> {
     pub(super) group: usize,
     pub(super) target: usize,
     pub(super) labels: &'a [(&'static str, String)],
+}
+
+impl TargetPlace<'_> {
+    pub(super) fn place(&self) -> Place {
+        self.in_file(format!("[{}].targets[{}]", self.group, self.target))
+    }
+
+    fn in_file(&self, at: String) -> Place {
+        Place::File { file: self.file.to_owned(), at }
+    }
 }
 
 /// Reads what all share by means of a target that there might be.

@@ -243,19 +243,20 @@ impl<'a> FleetReader<'a> {
             self.errors.append(broken);
         }
         let system_file = self.around.data_dir.system_file();
-        // What all targets share is wrong with each of them, and told once.
+        // What targets share is wrong with each of them, and told once.
         let mut told: Vec<ConfigError> = Vec::new();
         for (group, TargetGroup { targets, labels }) in groups {
+            told.retain(|error| error.place.file() == Some(system_file.as_path()));
             for (target, address) in targets.iter().enumerate() {
-                let place =
+                let here =
                     TargetPlace { system_file: &system_file, file: &holder.path, group, target, labels: &labels };
                 let read = self.target(item.entry(address, &labels), At::Target(group, target), holder);
                 for error in read.err().iter().flat_map(ConfigErrors::iter) {
-                    let error = item.relocate(error, &place);
+                    let error = item.relocate(error, &here);
                     if told.contains(&error) {
                         continue;
                     }
-                    if error.place.file() == Some(system_file.as_path()) {
+                    if error.place != here.place() {
                         told.push(error.clone());
                     }
                     self.errors.append(error.into());

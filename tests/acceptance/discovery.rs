@@ -148,7 +148,7 @@ async fn wrong_targets_are_each_told_where_they_are_written() {
         (tcp_targets(), json!([{"targets": [1]}]), "a.json: [0].targets[0]: must be a text, but is a number"),
         (
             tcp_targets(),
-            json!([{"targets": ["a:1"], "labels": {"__pulse_interval": "1x"}}]),
+            json!([{"targets": ["a:1", "b:1"], "labels": {"__pulse_interval": "1x"}}]),
             "a.json: [0].labels.__pulse_interval: ",
         ),
         (
