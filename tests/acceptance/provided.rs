@@ -1,7 +1,7 @@
 //! Instances that other tools keep in files of their own: followed live, never written, and refused to whoever edits them.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 use pulse::lab::{FaultKind, HostPlan};
 use reqwest::{Method, StatusCode};
@@ -96,6 +96,25 @@ async fn fragments_come_change_and_go_and_the_breaker_of_another_stays() {
     assert_eq!(version["provided"][0]["auth"]["secret"], json!({"set": true}));
     daemon.stop().await;
     lab.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_folder_that_kubernetes_mounts_is_followed_when_it_points_its_link_elsewhere() {
+    let folder = with_fragments(&fleet(&[]), &[]);
+    let inside = folder.path().join("instances.d");
+    let version = |name: &str, instance: &Value| {
+        fs::create_dir(inside.join(name)).unwrap();
+        folder.write_json(&format!("instances.d/{name}/rack.json"), &fleet(&[instance]));
+        symlink(name, inside.join("..data_tmp")).unwrap();
+        fs::rename(inside.join("..data_tmp"), inside.join("..data")).unwrap();
+    };
+    version("..1", &tcp("before"));
+    symlink("..data/rack.json", inside.join("rack.json")).unwrap();
+    let daemon = Daemon::start(&folder).await;
+    until_sources_are(&daemon, &[("tcp::before", "instances.d/rack.json")]).await;
+    version("..2", &tcp("after"));
+    until_sources_are(&daemon, &[("tcp::after", "instances.d/rack.json")]).await;
+    daemon.stop().await;
 }
 
 #[tokio::test]
