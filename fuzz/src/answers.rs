@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use pulse::engine::{InstanceType, Millis, Outcome, Timestamp};
+use pulse::engine::{ChangeHash, InstanceType, Millis, Outcome, Timestamp};
 use pulse::lab::{Auth, HostPlan, Lab, LabClock, LabHost, LabPlan};
-use pulse::targets::{Access, Client, Connector, Credentials, HttpCheck, ProxmoxAccess, Secret, Target, Trust};
+use pulse::targets::{
+    Access, Client, Connector, Credentials, DiscoveryError, HttpCheck, ProxmoxAccess, Secret, Target, Trust,
+};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -26,6 +28,8 @@ const LAB_SEED: u64 = 5;
 const BUDGET: Millis = Millis::from_secs(4);
 /// How far apart polls are for the client, so that each reads all parts and tickets come to their end.
 const APART: Millis = Millis::from_mins(6);
+/// Of so many turns of a Proxmox VE host, one asks for its cluster.
+const CLUSTERS: u64 = 4;
 /// The head of a request that is longer than this is none of ours.
 const MAX_REQUEST: usize = 64 * 1024;
 
@@ -69,13 +73,18 @@ async fn run(seed: u64, count: u64, watch: &Watch, report: &mut Report) -> Resul
     for liar in &liars {
         let outcome = liar.poll(0).await;
         assert!(matches!(outcome.0, Outcome::Success { .. }), "the lab is understood: {outcome:?}");
+        liar.discover(0).await;
         liar.script.lock().unwrap_or_else(PoisonError::into_inner).honest = false;
     }
     let mut number = 0;
     while report.inputs < count && !report.is_full() {
         number += 1;
         let liar = &liars[(number % liars.len() as u64) as usize];
-        let (outcome, reading) = liar.poll(number).await;
+        let (outcome, reading) = if number % CLUSTERS == 0 && liar.kind == InstanceType::Pve {
+            liar.discover(number).await
+        } else {
+            liar.poll(number).await
+        };
         let said = liar.said();
         report.inputs += said.len() as u64;
         let shown = || said.join(&b"\n---\n"[..]);
@@ -149,6 +158,17 @@ impl Liar {
         let report = self.client.poll(&now, BUDGET).await;
         let reading = report.reading.map(|reading| serde_json::to_string(&reading).unwrap_or_default());
         (report.outcome, reading.unwrap_or_default())
+    }
+
+    /// Asks for the nodes of the cluster; what is in none has succeeded too.
+    async fn discover(&self, number: u64) -> (Outcome, String) {
+        let base = APART.get() * number;
+        let now = || Timestamp::from_millis(base);
+        match self.client.discover(&now, BUDGET, true).await {
+            Ok(cluster) => (Outcome::Success { reading: ChangeHash(0) }, format!("{cluster:?}")),
+            Err(DiscoveryError::Failed(failure)) => (Outcome::Failure(failure), String::new()),
+            Err(other) => (Outcome::Success { reading: ChangeHash(0) }, other.to_string()),
+        }
     }
 
     fn said(&self) -> Vec<Vec<u8>> {

@@ -112,6 +112,8 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         super::nodes::replace,
         super::nodes::remove,
         super::nodes::test_connection,
+        super::cluster::show,
+        super::cluster::add,
         super::history::list,
         super::history::one,
         super::history::roll_back,

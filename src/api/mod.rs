@@ -6,6 +6,7 @@ mod audit;
 mod auth;
 mod body;
 mod change;
+mod cluster;
 mod cookie;
 mod events;
 mod feed;
@@ -46,6 +47,7 @@ use tower_http::timeout::TimeoutLayer;
 
 pub use audit::AuditAnswer;
 pub use body::{GivenReason, NeededReason, Reason};
+pub use cluster::{ClusterAdded, ClusterAnswer, ClusterNodeShown, FingerprintSource, NodeOffer};
 pub use feed::{EventFeed, FeedPump, FeedSubscriber};
 pub use headers::{Encrypted, with_security_headers};
 pub use health::{BreakerStateName, HealthAnswer, InstanceRow};

@@ -429,7 +429,7 @@ fn show(key: &InstanceKey, entry: StoredEntry, principal: &Principal) -> Node {
     Node { key: key.to_string(), tag, editable: !source.is_provided(), source, instance }
 }
 
-fn read_key(key: Result<Path<String>, PathRejection>) -> Result<InstanceKey, Problem> {
+pub(super) fn read_key(key: Result<Path<String>, PathRejection>) -> Result<InstanceKey, Problem> {
     let Path(key) = key.map_err(|rejection| Problem::malformed(rejection.body_text()))?;
     // What cannot be a key is none of an instance.
     key.parse().map_err(|error: KeyError| Problem::not_found(error.to_string()))

@@ -81,6 +81,11 @@ impl Problem {
         self
     }
 
+    /// What happened and what to do.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// The name for programs.
     pub(super) const fn code(&self) -> &'static str {
         self.code

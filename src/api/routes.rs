@@ -7,8 +7,8 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::auth::{Gatekeeper, authorise};
 use super::{
-    Api, audit, events, health, history, instance, manage, meta, nodes, notifications, overview, session, settings,
-    state, tokens, troubles, updates, users,
+    Api, audit, cluster, events, health, history, instance, manage, meta, nodes, notifications, overview, session,
+    settings, state, tokens, troubles, updates, users,
 };
 use crate::security::Role;
 
@@ -103,6 +103,8 @@ routes! {
     GET    "/api/config/nodes/{key}"          VIEWER, Read => nodes::one;
     PUT    "/api/config/nodes/{key}"          ADMIN, Change("node.replace") => nodes::replace;
     DELETE "/api/config/nodes/{key}"          ADMIN, Change("node.remove") => nodes::remove;
+    GET    "/api/config/nodes/{key}/cluster"  ADMIN, Read => cluster::show;
+    POST   "/api/config/nodes/{key}/cluster"  ADMIN, Change("node.add_cluster") => cluster::add;
     GET    "/api/config/history"              ADMIN, Read => history::list;
     GET    "/api/config/history/{version}"    ADMIN, Read => history::one;
     POST   "/api/config/rollback"             ADMIN, Change("config.rollback") => history::roll_back;

@@ -11,6 +11,7 @@ mod config;
 mod demo;
 mod dlq;
 mod health;
+mod instances;
 mod notify;
 mod offline;
 mod serve;
@@ -60,6 +61,7 @@ enum Command {
     Backup(backup::Backup),
     Restore(backup::RestoreCommand),
     Config(config::ConfigCommand),
+    Instances(instances::InstancesCommand),
     User(user::UserCommand),
     Notify(notify::NotifyCommand),
     Token(token::TokenCommand),
@@ -116,6 +118,7 @@ pub fn run(version: &'static str) -> ExitCode {
         Command::Backup(command) => command.run(&environment, version),
         Command::Restore(command) => command.run(&environment),
         Command::Config(command) => command.run(&environment),
+        Command::Instances(command) => command.run(&environment),
         Command::User(command) => command.run(&environment),
         Command::Notify(command) => command.run(&environment),
         Command::Token(command) => command.run(&environment),

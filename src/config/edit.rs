@@ -1,6 +1,6 @@
 //! Changes of `instances.json` that are asked for: judged whole, then written so that nothing else in the file moves.
 //!
-//! A secret that is kept goes only where it went before, and nothing can be referred to that a hand did not write into
+//! A secret that is kept goes only where it went before, or to a node of the same cluster, and nothing can be referred to that a hand did not write into
 //! the file: or whoever may edit instances could read the daemon's files and variables.
 
 use std::collections::BTreeMap;
@@ -28,6 +28,9 @@ use crate::targets::Access;
 pub enum InventoryEdit {
     /// An instance is added.
     Add(GivenEntry),
+    /// Instances are added that sign in like another, and believe the authority that it believes. Whoever asks for this
+    /// has seen to it that they are nodes of that one's cluster.
+    AddLike(InstanceKey, Vec<GivenEntry>),
     /// The entry of an instance is replaced by another.
     Replace(InstanceKey, GivenEntry),
     /// An instance is removed.
@@ -139,13 +142,17 @@ impl Follower {
         match edit {
             InventoryEdit::Add(given) => {
                 let (instance, entry) = self.judge(given, None)?;
-                let key = &instance.target.key;
-                if let Some(other) = instances.iter().find(|other| other.target.key == *key) {
-                    return Err(not_ours(other).unwrap_or_else(|| EditError::Exists(key.clone())));
+                self.insert(&mut text, &mut instances, instance, &entry)?;
+            }
+            InventoryEdit::AddLike(like, given) => {
+                let own = text.entry(&like).map_err(|problem| self.broken(problem))?;
+                let provided = || self.provided().entries.iter().find(|it| it.key == like).map(|it| it.entry.clone());
+                let model = own.or_else(provided).ok_or(EditError::Unknown(like))?;
+                let model = entry::opened(model, self.keys().map(Arc::as_ref));
+                for given in given {
+                    let (instance, entry) = self.complete(entry::like(given.0, &model))?;
+                    self.insert(&mut text, &mut instances, instance, &entry)?;
                 }
-                text.insert(&entry).map_err(|problem| self.broken(problem))?;
-                let behind_ours = instances.partition_point(|other| !other.source.is_provided());
-                instances.insert(behind_ours, instance);
             }
             InventoryEdit::Replace(key, given) => {
                 let at = self.find(&text, &instances, &key, tag)?;
@@ -243,6 +250,23 @@ impl Follower {
         Ok((content, text.map_err(|problem| self.broken(problem))?))
     }
 
+    fn insert(
+        &self,
+        text: &mut InventoryText,
+        instances: &mut Vec<Instance>,
+        instance: Instance,
+        entry: &Json,
+    ) -> Result<(), EditError> {
+        let key = &instance.target.key;
+        if let Some(other) = instances.iter().find(|other| other.target.key == *key) {
+            return Err(not_ours(other).unwrap_or_else(|| EditError::Exists(key.clone())));
+        }
+        text.insert(entry).map_err(|problem| self.broken(problem))?;
+        let behind_ours = instances.partition_point(|other| !other.source.is_provided());
+        instances.insert(behind_ours, instance);
+        Ok(())
+    }
+
     fn find(
         &self,
         text: &InventoryText,
@@ -270,10 +294,16 @@ impl Follower {
     fn judge(&self, given: GivenEntry, stored: Option<(&Instance, &Json)>) -> Result<(Instance, Json), EditError> {
         let keeps = entry::keeps_secrets(&given.0);
         let merged = merge(given.0, stored.map(|(_, entry)| entry)).map_err(EditError::Refused)?;
-        let instance = instances::read_entry(merged.clone(), self.surroundings()).map_err(EditError::Refused)?;
+        let (instance, entry) = self.complete(merged)?;
         if keeps && !stored.is_some_and(|(stored, _)| goes_where(&stored.target.access, &instance.target.access)) {
             return Err(refused("auth", Problem::SecretElsewhere));
         }
+        Ok((instance, entry))
+    }
+
+    /// The instance that a whole entry describes, and the entry with its secrets encrypted.
+    fn complete(&self, merged: Json) -> Result<(Instance, Json), EditError> {
+        let instance = instances::read_entry(merged.clone(), self.surroundings()).map_err(EditError::Refused)?;
         let Some(keys) = self.keys() else { return Err(refused("", Problem::NoRandomness)) };
         let entry = entry::sealed(merged, &instance.target.key, keys).map_err(|problem| refused("auth", problem))?;
         Ok((instance, entry))

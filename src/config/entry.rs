@@ -119,6 +119,19 @@ pub(super) fn opened(mut entry: Json, keys: Option<&Keyring>) -> Json {
     entry
 }
 
+/// The entry with the credentials of another, and its authority unless it has a trust of its own.
+pub(super) fn like(entry: Json, model: &Json) -> Json {
+    let mut fields = match entry {
+        Json::Object(fields) => fields,
+        other => return other,
+    };
+    let pinned = fields.iter().any(|(name, _)| name == "tls");
+    fields.retain(|(name, _)| name != "auth");
+    let taken = if pinned { ["auth"].as_slice() } else { ["auth", "tls"].as_slice() };
+    fields.extend(taken.iter().filter_map(|name| Some(((*name).to_owned(), model.get(name)?.clone()))));
+    Json::Object(fields)
+}
+
 /// The entry with its plain secrets sealed.
 pub(super) fn sealed(mut entry: Json, instance: &InstanceKey, keys: &Keyring) -> Result<Json, Problem> {
     for (field, value) in secrets_mut(&mut entry) {

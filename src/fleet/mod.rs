@@ -2,6 +2,7 @@
 //!
 //! Reads take no lock that a poll needs: the table is replaced as a whole, each reading by itself.
 
+mod cluster;
 #[cfg(feature = "otel")]
 mod overheard;
 mod test;
@@ -14,6 +15,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
+pub use cluster::{ClusterNode, ClusterNodes, Offer, Pin, PinSource, Standing};
 #[cfg(feature = "otel")]
 pub use overheard::Overheard;
 pub use test::{ConnectionTest, TestFailure};

@@ -35,6 +35,7 @@ pub(super) fn answer(call: &Call<'_>, path: &[&str]) -> Option<Answer> {
             };
             Ok(match rest {
                 ["status"] => node.status(),
+                ["certificates", "info"] => node.certificates(),
                 ["storage"] => cluster.storage_names().map(|name| node.storage(name)).collect(),
                 ["disks", "list"] => node.disks(),
                 ["qemu"] => cluster.guests_of(node.index, GuestKind::Qemu).map(|guest| guest.entry()).collect(),
@@ -245,6 +246,16 @@ impl Node<'_> {
                 "version": "#1 SMP PREEMPT_DYNAMIC PMX 6.8.12-9 (2025-03-16T19:18Z)"},
             "boot-info": {"mode": "efi", "secureboot": 0},
         })
+    }
+
+    /// The certificate that the node's API presents, as far as clients look at it.
+    fn certificates(&self) -> Value {
+        let fingerprint = &*self.call.host.identity.fingerprint;
+        let of_root = ["5A"; 32].join(":");
+        json!([
+            {"filename": "pve-root-ca.pem", "subject": "/CN=Proxmox Virtual Environment", "fingerprint": of_root},
+            {"filename": "pve-ssl.pem", "subject": format!("/CN={}.lab", self.name), "fingerprint": fingerprint},
+        ])
     }
 
     fn storage_figures(&self, name: &str) -> (u64, u64, &'static str, &'static str) {

@@ -7,8 +7,8 @@ use url::Url;
 
 use super::deadline::{Deadline, Now};
 use super::http::HttpClient;
-use super::net::{Connector, TrustError};
-use super::proxmox::{Product, ProxmoxClient};
+use super::net::{Connector, TrustError, hex};
+use super::proxmox::{DiscoveryError, FoundCluster, Product, ProxmoxClient};
 use super::reading::Reading;
 use super::target::{Access, Target};
 use super::tcp::TcpClient;
@@ -118,6 +118,26 @@ impl Client {
             Err(failure) => PollReport { outcome: Outcome::Failure(failure.into_failure()), reading: None, cost },
         }
     }
+
+    /// Asks the members of a Proxmox VE cluster for its nodes, within `budget`; with `fingerprints`, for those of their
+    /// certificates too.
+    ///
+    /// # Errors
+    /// The instance is no Proxmox VE, is in no cluster, or no member told.
+    pub async fn discover(
+        &self,
+        now: Now<'_>,
+        budget: Millis,
+        fingerprints: bool,
+    ) -> Result<FoundCluster, DiscoveryError> {
+        let ByType::Proxmox(client) = &self.by_type else { return Err(DiscoveryError::NotPve) };
+        client.discover(Deadline::just_before(budget, now), fingerprints).await
+    }
+}
+
+/// A fingerprint as Proxmox prints it: `AB:CD:…`.
+pub fn fingerprint_text(fingerprint: &[u8; 32]) -> String {
+    hex(fingerprint)
 }
 
 /// The SHA-256 fingerprint of the certificate that the server at `url` presents.

@@ -24,7 +24,7 @@ mod reading;
 mod target;
 mod tcp;
 
-pub use client::{Client, ClientError, observed_fingerprint};
+pub use client::{Client, ClientError, fingerprint_text, observed_fingerprint};
 pub use deadline::Now;
 pub use fault::FailedCall;
 pub use http::HttpReading;
@@ -33,8 +33,9 @@ pub use net::overhear;
 pub(crate) use net::tls_problem;
 pub use net::{CallSaid, Connector, TrustError};
 pub use proxmox::{
-    CephStatus, Cluster, Datastore, DatastoreSettings, Disk, GarbageCollection, Guest, GuestKind, MailQueue,
-    MailStatistics, NodeStatus, PbsReading, PmgNode, PmgReading, PveNode, PveReading, Quarantine, Storage,
+    CephStatus, Cluster, Datastore, DatastoreSettings, DiscoveryError, Disk, FoundCluster, FoundNode,
+    GarbageCollection, Guest, GuestKind, MailQueue, MailStatistics, NodeStatus, PbsReading, PmgNode, PmgReading,
+    PveNode, PveReading, Quarantine, Storage,
 };
 pub use reading::{Dated, DownCategory, DownReason, Reading, Usage};
 pub(crate) use target::fingerprint_of;

@@ -112,7 +112,7 @@ pub(crate) fn calls() -> Vec<Call> {
 }
 
 /// They work on the fleet of [`one_endpoint`], in this order.
-fn calls_about_the_configuration() -> [Call; 10] {
+fn calls_about_the_configuration() -> [Call; 12] {
     use Role::{Admin, Operator, Viewer};
     let (get, post, put, delete) = (Method::GET, Method::POST, Method::PUT, Method::DELETE);
     let tcp = |name: &str| json!({"instance": {"type": "tcp", "name": name, "host": "127.0.0.1", "port": 1}});
@@ -128,6 +128,17 @@ fn calls_about_the_configuration() -> [Call; 10] {
             at: "/api/config/nodes/tcp%3A%3Afixed",
             body: Some(tcp("fixed")),
             ..call(put, "/api/config/nodes/{key}", Admin)
+        },
+        Call {
+            at: "/api/config/nodes/tcp::fixed/cluster",
+            answer: StatusCode::CONFLICT,
+            ..call(get.clone(), "/api/config/nodes/{key}/cluster", Admin)
+        },
+        Call {
+            at: "/api/config/nodes/tcp::fixed/cluster",
+            body: Some(json!({"nodes": [{"name": "rack-2"}]})),
+            answer: StatusCode::CONFLICT,
+            ..call(post.clone(), "/api/config/nodes/{key}/cluster", Admin)
         },
         Call { at: "/api/config/nodes/tcp::made", ..call(delete.clone(), "/api/config/nodes/{key}", Admin) },
         call(get.clone(), "/api/config/history", Admin),

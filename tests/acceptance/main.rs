@@ -6,6 +6,7 @@ mod access;
 mod audit;
 mod backup;
 mod bad_input;
+mod cluster_nodes;
 mod config_history;
 mod demo;
 mod discovery;

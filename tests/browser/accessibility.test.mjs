@@ -23,6 +23,7 @@ const PAGES = {
 /** What is opened by a button: the page, the button, and the dialog's picture. */
 const DIALOGS = [
   ["/settings/instances", "Add an instance…", "add"],
+  ["/settings/instances", "Cluster nodes…", null],
   ["/settings/monitoring", "Retry all", null],
   ["/settings/security", "Add a user…", null],
   ["/settings/updates", "What changed", null],

@@ -209,7 +209,7 @@ const EVERY_PAGE = [
   "/settings/updates",
   "/settings/security",
 ];
-const CHANGES = /Reset|Retry|Remove|Pause|Apply|Restore|Add|Poll now|Revoke|Verify|Edit|Role|Make/;
+const CHANGES = /Reset|Retry|Remove|Pause|Apply|Restore|Add|Poll now|Revoke|Verify|Edit|Role|Make|Cluster/;
 
 for (const [role, forbidden] of [
   ["viewer", new RegExp(`${CHANGES.source}|Test`)],

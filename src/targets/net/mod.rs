@@ -15,5 +15,6 @@ pub(super) use http1::{Answer, BodyLimit};
 #[cfg(feature = "otel")]
 pub use overhear::overhear;
 pub use tls::TrustError;
+pub(super) use tls::hex;
 pub(crate) use tls::tls_problem;
 pub(super) use wire::{Ask, Wire};

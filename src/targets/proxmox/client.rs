@@ -6,6 +6,7 @@ use url::Url;
 
 use super::answer::Version;
 use super::credentials::{self, Product, Ticket};
+use super::discovery::{self, DiscoveryError, FoundCluster};
 use super::visit::Visit;
 use super::{pbs, pmg, pve};
 use crate::engine::{FailureKind, Timestamp};
@@ -42,6 +43,42 @@ enum Parts {
     Pmg(pmg::Parts),
 }
 
+/// What a member is asked for, once it has told its version.
+trait Errand: Sync {
+    type Brought: Send;
+
+    fn run(
+        &self,
+        visit: &mut Visit<'_>,
+        version: String,
+    ) -> impl Future<Output = Result<Self::Brought, CallFailure>> + Send;
+}
+
+impl Errand for Parts {
+    type Brought = Reading;
+
+    async fn run(&self, visit: &mut Visit<'_>, version: String) -> Result<Reading, CallFailure> {
+        match self {
+            Self::Pve(parts) => pve::read(visit, version, parts).await.map(Reading::Pve),
+            Self::Pbs(parts) => pbs::read(visit, version, parts).await.map(Reading::Pbs),
+            Self::Pmg(parts) => pmg::read(visit, version, parts).await.map(Reading::Pmg),
+        }
+    }
+}
+
+/// Asks for the nodes of the cluster.
+struct Discovery {
+    fingerprints: bool,
+}
+
+impl Errand for Discovery {
+    type Brought = Option<FoundCluster>;
+
+    async fn run(&self, visit: &mut Visit<'_>, _version: String) -> Result<Option<FoundCluster>, CallFailure> {
+        discovery::read(visit, self.fingerprints).await
+    }
+}
+
 impl ProxmoxClient {
     pub(in crate::targets) fn new(
         product: Product,
@@ -70,14 +107,40 @@ impl ProxmoxClient {
         })
     }
 
-    /// Asks the last good member, and the next ones if it cannot be connected to.
-    ///
-    /// A member has to show itself within an even share of the time left; once it has, all of it is its own.
+    /// Reads the instance.
     pub(in crate::targets) async fn poll(
         &self,
         deadline: Deadline<'_>,
         cost: &mut PollCost,
     ) -> Result<Reading, CallFailure> {
+        self.ask_members(&self.parts, deadline, cost).await
+    }
+
+    /// Asks for the nodes of the cluster.
+    pub(in crate::targets) async fn discover(
+        &self,
+        deadline: Deadline<'_>,
+        fingerprints: bool,
+    ) -> Result<FoundCluster, DiscoveryError> {
+        if !matches!(self.product, Product::Pve) {
+            return Err(DiscoveryError::NotPve);
+        }
+        let asked = self.ask_members(&Discovery { fingerprints }, deadline, &mut PollCost::default()).await;
+        match asked {
+            Ok(found) => found.ok_or(DiscoveryError::NoCluster),
+            Err(failure) => Err(DiscoveryError::Failed(failure.into_failure())),
+        }
+    }
+
+    /// Asks the last good member, and the next ones if it cannot be connected to.
+    ///
+    /// A member has to show itself within an even share of the time left; once it has, all of it is its own.
+    async fn ask_members<E: Errand>(
+        &self,
+        errand: &E,
+        deadline: Deadline<'_>,
+        cost: &mut PollCost,
+    ) -> Result<E::Brought, CallFailure> {
         let count = self.members.len();
         let first = self.lock().preferred;
         let mut last_failure = None;
@@ -85,13 +148,13 @@ impl ProxmoxClient {
             let member = (first + turn) % count;
             let mut visit = Visit::new(self, &self.members[member], deadline, cost);
             let share = deadline.remaining().scaled(1.0 / (count - turn) as f64);
-            let read = match visit.get_soon::<Version>("/version", share).await {
-                Ok(version) => self.read(&mut visit, version.into_text()).await,
+            let brought = match visit.get_soon::<Version>("/version", share).await {
+                Ok(version) => errand.run(&mut visit, version.into_text()).await,
                 Err(failure) => Err(failure),
             };
-            self.wire.rest(read.is_ok());
-            match read {
-                Ok(reading) => return Ok(reading),
+            self.wire.rest(brought.is_ok());
+            match brought {
+                Ok(brought) => return Ok(brought),
                 Err(failure) => {
                     let elsewhere = failure.fault.is_of_connection();
                     last_failure = Some(failure);
@@ -104,14 +167,6 @@ impl ProxmoxClient {
             }
         }
         Err(self.failure_of_all(last_failure))
-    }
-
-    async fn read(&self, visit: &mut Visit<'_>, version: String) -> Result<Reading, CallFailure> {
-        match &self.parts {
-            Parts::Pve(parts) => pve::read(visit, version, parts).await.map(Reading::Pve),
-            Parts::Pbs(parts) => pbs::read(visit, version, parts).await.map(Reading::Pbs),
-            Parts::Pmg(parts) => pmg::read(visit, version, parts).await.map(Reading::Pmg),
-        }
     }
 
     fn failure_of_all(&self, last: Option<CallFailure>) -> CallFailure {

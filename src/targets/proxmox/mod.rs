@@ -3,6 +3,7 @@
 mod answer;
 mod client;
 mod credentials;
+mod discovery;
 mod pbs;
 mod pmg;
 mod pve;
@@ -13,6 +14,7 @@ mod visit;
 pub use answer::NodeStatus;
 pub(super) use client::ProxmoxClient;
 pub(super) use credentials::Product;
+pub use discovery::{DiscoveryError, FoundCluster, FoundNode};
 pub use pbs::{Datastore, DatastoreSettings, GarbageCollection, PbsReading};
 pub use pmg::{MailQueue, MailStatistics, PmgNode, PmgReading, Quarantine};
 pub use pve::{CephStatus, Cluster, Disk, Guest, GuestKind, PveNode, PveReading, Storage};

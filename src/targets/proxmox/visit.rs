@@ -45,6 +45,11 @@ impl<'a> Visit<'a> {
         Self { client, member, deadline, cost, signed_in: false, failed_calls: Vec::new() }
     }
 
+    /// The member that is visited.
+    pub(super) fn member(&self) -> &Url {
+        self.member
+    }
+
     pub(super) fn now(&self) -> Timestamp {
         self.deadline.now()
     }

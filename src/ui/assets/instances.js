@@ -1,6 +1,7 @@
 // The instances as they are configured: add with a guide, test, pin a certificate, edit, remove.
 
 import { Refused, about, call, get, given, may, post } from "./api.js";
+import { findNodes } from "./cluster.js";
 import { modal } from "./dialog.js";
 import { by, empty, fill, h, table, untrusted } from "./dom.js";
 import { field, values } from "./form.js";
@@ -61,6 +62,9 @@ function show() {
       "div",
       { class: "row" },
       may("operator") && h("button", { type: "button", class: "small", onclick: () => testStored(node) }, "Test"),
+      ADMIN &&
+        node.instance.type === "pve" &&
+        h("button", { type: "button", class: "small", onclick: () => cluster(node) }, "Cluster nodes…"),
       ADMIN && node.editable && h("button", { type: "button", class: "small", onclick: () => edit(node) }, "Edit…"),
       ADMIN &&
         node.editable &&
@@ -104,6 +108,12 @@ function show() {
     shown.length === PAGE && h("p", { class: "hint" }, `The first ${PAGE} are shown.`),
   );
 }
+
+const cluster = ({ key }) =>
+  findNodes(NODES, key, (keys) => {
+    fill(by("told"), done(`${keys.join(", ")} ${keys.length === 1 ? "is" : "are"} added and polled from now on.`));
+    load().catch((error) => fill(by("told"), problem(error)));
+  });
 
 async function testStored({ key }) {
   fill(by("told"), h("p", { role: "status" }, `Testing ${key} …`));
