@@ -11,7 +11,7 @@ use crate::config::{DataDir, Environment, Follower, Keyring, LiveConfig, SystemC
 use crate::configure::{Configurator, Followers};
 use crate::runtime::{Clock, TokioClock};
 use crate::security::audit::AuditLog;
-use crate::security::{Accounts, HashCost, Hasher, TokenStore};
+use crate::security::{Accounts, Books, HashCost, Hasher, TokenStore};
 use crate::store::{DATABASE, Store};
 
 /// What there is to work with.
@@ -36,11 +36,8 @@ impl Offline {
             let tasks = TaskTracker::new();
             let audit =
                 AuditLog::open(store.clone(), folder.path(), clock.clone(), tasks).await.map_err(Failed::because)?;
-            let tokens =
-                TokenStore::load(store.clone(), audit.clone(), clock.clone()).await.map_err(Failed::because)?;
-            let hasher = Hasher::new(HashCost::Full);
-            let accounts =
-                Accounts::load(store.clone(), audit.clone(), clock.clone(), hasher).await.map_err(Failed::because)?;
+            let books = Books::open(store.clone(), audit, clock.clone(), Hasher::new(HashCost::Full)).await;
+            let Books { audit, tokens, accounts } = books.map_err(Failed::because)?;
             work(Self { clock, tokens, accounts, store, audit, folder }).await
         })
     }

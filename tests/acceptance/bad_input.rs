@@ -8,7 +8,7 @@ use std::process::Command;
 use pulse::lab::HostPlan;
 use serde_json::{Value, json};
 
-use super::support::{Daemon, Ended, Folder, SEED, eventually, free_address, lab, run};
+use super::support::{Daemon, Ended, Folder, SEED, client, eventually, free_address, lab, run};
 
 const FAILED: i32 = 1;
 const USAGE: i32 = 2;
@@ -255,6 +255,11 @@ async fn a_daemon_that_does_not_answer_or_refuses_is_told_apart_from_other_failu
         assert!(ended.stderr.contains(told), "{}", ended.stderr);
     }
     assert!(!ended.stderr.contains("pulse_wrong"), "{}", ended.stderr);
+    let metrics = client().get(format!("http://{}/metrics", daemon.metrics)).send().await.unwrap();
+    let metrics = metrics.text().await.unwrap();
+    assert!(metrics.contains("pulse_auth_refused_total{reason=\"wrong_token\"} 1\n"), "{metrics}");
+    let audited = daemon.get("/api/audit?action=token.use&outcome=refused").await;
+    assert_eq!(audited["entries"].as_array().unwrap().len(), 1, "{audited:#}");
 
     let mut command = folder.pulse(["health", "--url", &url, "--token-file", "/no/such/file"]);
     refused(&folder, &mut command, FAILED, "cannot read the token in /no/such/file", "No such file").await;

@@ -13,7 +13,6 @@ use crate::store::StoreError;
 
 /// The most entries that one transaction cuts away, so that nobody waits long for the database.
 const AT_ONCE: i64 = 5_000;
-const DAY: u64 = 24 * 60 * 60 * 1_000;
 
 /// How much of the log is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,13 +21,6 @@ pub struct Retention {
     pub age: Millis,
     /// Of more entries than this, the oldest go.
     pub entries: u32,
-}
-
-impl Default for Retention {
-    /// 400 days, a million entries.
-    fn default() -> Self {
-        Self { age: Millis::new(400 * DAY), entries: 1_000_000 }
-    }
 }
 
 impl AuditLog {
@@ -91,6 +83,8 @@ mod tests {
     use crate::security::audit::verify;
     use crate::store::Store;
 
+    const DAY: u64 = 24 * 60 * 60 * 1_000;
+
     async fn log() -> (AuditLog, Arc<TokioClock>, Store) {
         let store = Store::in_memory().unwrap();
         let clock = Arc::new(TokioClock::start_at("2026-01-01T00:00:00Z".parse().unwrap()));
@@ -122,7 +116,7 @@ mod tests {
     async fn of_too_many_the_oldest_go() {
         let (log, _, store) = log().await;
         fill(&log, 9).await;
-        let retention = Retention { entries: 4, ..Retention::default() };
+        let retention = Retention { age: Millis::new(DAY), entries: 4 };
         assert_eq!(log.cut(retention).await.unwrap(), 6);
         let proven = verify(&store, Arc::clone(&log.key), vec![]).await.unwrap().unwrap();
         assert_eq!((proven.first, proven.last), (Some(7), 11), "four, and the entry that tells of the cut");
@@ -132,7 +126,7 @@ mod tests {
     async fn a_checkpoint_that_somebody_else_moved_is_found() {
         let (log, _, store) = log().await;
         fill(&log, 9).await;
-        log.cut(Retention { entries: 4, ..Retention::default() }).await.unwrap();
+        log.cut(Retention { age: Millis::new(DAY), entries: 4 }).await.unwrap();
         let forge = |tx: &Transaction<'_>| {
             tx.execute("UPDATE audit_checkpoint SET seq = 8, hash = (SELECT hash FROM audit WHERE seq = 8)", [])?;
             Ok(tx.execute("DELETE FROM audit WHERE seq <= 8", [])?)
