@@ -188,9 +188,13 @@ impl PollLogKeeper {
             self.count(entry.at);
         }
         let most = (MAX_ENTRIES / (self.entries.len() + 1)).clamp(LEAST_OF_EACH, MOST_OF_EACH);
-        let kept = self.entries.entry(key).or_default();
+        let kept = self.entries.entry(key).or_insert_with(|| VecDeque::with_capacity(LEAST_OF_EACH));
         while kept.len() >= most {
             kept.pop_front();
+        }
+        if kept.len() == kept.capacity() {
+            // All at once, so that memory stands still after minutes and not after hours. The size of the fleet is known by now.
+            kept.reserve_exact(most - kept.len());
         }
         kept.push_back(entry);
     }
@@ -255,6 +259,17 @@ mod tests {
         assert_eq!(kept.len(), MOST_OF_EACH);
         assert_eq!(kept.back(), Some(&success(999)));
         assert_eq!(keeper.entries[&key("b")].len(), 1);
+    }
+
+    #[test]
+    fn an_instance_takes_the_memory_for_all_its_entries_with_the_ninth() {
+        let mut keeper = keeper();
+        let mut capacity_after = |entries: u64| {
+            (0..entries).for_each(|at| keeper.keep(key("a"), success(at)));
+            keeper.entries[&key("a")].capacity()
+        };
+        assert_eq!(capacity_after(LEAST_OF_EACH as u64), LEAST_OF_EACH);
+        assert_eq!((capacity_after(1), capacity_after(1_000)), (MOST_OF_EACH, MOST_OF_EACH));
     }
 
     #[test]
