@@ -11,8 +11,14 @@ use tokio::runtime::Runtime;
 
 #[path = "support/in_process.rs"]
 mod in_process;
+#[path = "support/sizes.rs"]
+mod sizes;
 
 use in_process::{Daemon, HEALTH, cpu_time};
+use sizes::sizes;
+
+/// The largest fleet.
+const MOST: usize = 100_000;
 
 const METRICS: &str = "/metrics";
 
@@ -30,7 +36,7 @@ fn calls(criterion: &mut Criterion) {
     let draft =
         SettingsDraft { base_interval: span, min_interval: span, max_interval: span, ..SettingsDraft::default() };
     let settings = draft.validate().expect("the settings are valid");
-    for size in [12, 80, 1_000, 10_000, 100_000] {
+    for size in sizes(MOST) {
         let daemon = runtime.block_on(Daemon::start(size, settings.clone(), Millis::ZERO, Nobody));
         for (name, path) in [("router call", "/api/version"), ("health answer", HEALTH), ("scrape", METRICS)] {
             let router = if path == METRICS { &daemon.metrics } else { &daemon.api };
@@ -58,7 +64,7 @@ fn calls(criterion: &mut Criterion) {
 /// The four events and the report of one successful poll, told to metrics and log.
 fn fan_out(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("event fan-out");
-    for size in [12, 80, 1_000, 10_000, 100_000] {
+    for size in sizes(MOST) {
         let mut counters = Metrics::new().subscriber();
         let keys: Vec<InstanceKey> =
             (0..size).map(|n| format!("pve::host-{n:07}").parse().expect("the key is well formed")).collect();

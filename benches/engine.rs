@@ -7,61 +7,18 @@ use std::collections::{BinaryHeap, HashMap};
 use std::hint::black_box;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use pulse::engine::{
-    ChangeHash, Effect, Effects, Engine, Input, InstanceSpec, Millis, Outcome, Settings, SettingsDraft, Ticket,
-    Timestamp,
-};
+use pulse::engine::{Input, Millis, Timestamp};
 
-const SIZES: [usize; 6] = [12, 80, 1_000, 10_000, 100_000, 1_000_000];
+#[path = "support/fleet.rs"]
+mod fleet;
+#[path = "support/sizes.rs"]
+mod sizes;
 
-fn settings(base: Millis) -> Settings {
-    let draft = SettingsDraft { base_interval: base, max_in_flight: 100_000, ..SettingsDraft::default() };
-    draft.validate().expect("the settings are valid")
-}
+use fleet::{Fleet, settings};
+use sizes::sizes;
 
-fn specs(size: usize) -> Vec<InstanceSpec> {
-    let spec = |n: usize| InstanceSpec::new(format!("pve::host-{n:07}").parse().expect("the key is well formed"));
-    (0..size).map(spec).collect()
-}
-
-/// A fleet in its steady rhythm, whose polls are answered in the millisecond of their start.
-struct Fleet {
-    engine: Engine,
-    effects: Effects,
-    orders: Vec<Ticket>,
-}
-
-impl Fleet {
-    fn new(size: usize) -> Self {
-        let mut engine = Engine::new(settings(Millis::from_secs(10)), 42, Timestamp::ZERO);
-        let mut effects = Effects::new();
-        engine.handle(Timestamp::ZERO, Input::Inventory(specs(size)), &mut effects);
-        let mut fleet = Self { engine, effects, orders: Vec::new() };
-        fleet.cycle(size * 3);
-        fleet
-    }
-
-    fn cycle(&mut self, polls: usize) {
-        let mut done = 0;
-        while done < polls {
-            let now = self.engine.next_wakeup().unwrap_or(Timestamp::MAX);
-            self.engine.handle(now, Input::Tick, &mut self.effects);
-            for effect in self.effects.iter() {
-                if let Effect::Start(order) = effect {
-                    self.orders.push(order.ticket);
-                }
-            }
-            self.effects.clear();
-            for ticket in self.orders.drain(..) {
-                // Something changes every minute, so that nobody proves quiet and the rhythm stays.
-                let outcome = Outcome::Success { reading: ChangeHash(now.as_millis() / 60_000) };
-                self.engine.handle(now, Input::Finished { ticket, outcome }, &mut self.effects);
-                done += 1;
-            }
-            self.effects.clear();
-        }
-    }
-}
+/// The largest fleet.
+const MOST: usize = 1_000_000;
 
 /// What one would write first: a heap of due times and a table by name. It knows no failures, no slots, no jitter, no
 /// load, and tells nobody what it does; a measure for what a cycle may cost.
@@ -106,7 +63,7 @@ fn cycle(criterion: &mut Criterion) {
     for (name, is_naive) in [("engine cycle", false), ("naive cycle", true)] {
         let mut group = criterion.benchmark_group(name);
         group.throughput(Throughput::Elements(POLLS as u64));
-        for size in SIZES {
+        for size in sizes(MOST) {
             let id = BenchmarkId::from_parameter(size);
             if is_naive {
                 let mut naive = Naive::new(size);
@@ -124,7 +81,7 @@ fn cycle(criterion: &mut Criterion) {
 fn plan(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("plan of a fleet");
     group.sample_size(10);
-    for size in SIZES {
+    for size in sizes(MOST) {
         group.throughput(Throughput::Elements(size as u64));
         let mut fleet = Fleet::new(size);
         let mut rounds = [10, 20].into_iter().cycle();
@@ -148,7 +105,7 @@ fn plan(criterion: &mut Criterion) {
 fn health(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("health of a fleet");
     group.sample_size(10);
-    for size in SIZES {
+    for size in sizes(MOST) {
         group.throughput(Throughput::Elements(size as u64));
         let fleet = Fleet::new(size);
         group.bench_function(BenchmarkId::from_parameter(size), |bencher| {
