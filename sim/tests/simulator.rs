@@ -1,7 +1,11 @@
 //! The simulator judged from outside: it repeats itself, agrees with the daemon's driver, and finds what is planted.
 
 use pulse::engine::Millis;
-use sim::{CompareWorld, RunOptions, Scenario, Span, builtin, compare, run, run_stack, run_watched, swarm};
+use sim::{
+    BUILTIN, CompareWorld, Policy, RunOptions, Scenario, Span, builtin, compare, run, run_stack, run_watched, swarm,
+};
+
+mod pinned;
 
 fn named(name: &str) -> Scenario {
     builtin(name).expect("the scenario is built in")
@@ -11,12 +15,18 @@ fn for_minutes(name: &str, minutes: u64) -> Scenario {
     Scenario { duration: Span(Millis::from_mins(minutes)), ..named(name) }
 }
 
-/// A change of these is a change of the scheduler's behaviour. If it is meant, pin what the message shows.
+/// If a change of behaviour is meant, run this with `UPDATE_PINS=1` and look at what the difference of the file says.
 #[test]
-fn the_documented_scenarios_have_the_pinned_traces() {
-    let trace = |scenario: &Scenario| run(scenario, 1, RunOptions::default()).trace_hash;
-    assert_eq!(trace(&named("integration")), "09f0ab5617e25051");
-    assert_eq!(trace(&for_minutes("soak", 10)), "84c702c66a0c0071");
+fn every_pinned_run_has_its_pinned_trace() {
+    let traces = pinned::traces();
+    if std::env::var_os("UPDATE_PINS").is_some() {
+        return std::fs::write(
+            concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pinned/traces.txt"),
+            traces.join("\n") + "\n",
+        )
+        .unwrap();
+    }
+    assert_eq!(traces, pinned::pinned());
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod judge;
 mod life;
 #[path = "../../../sim/src/operators.rs"]
 mod operators;
+mod pins;
 mod report;
 #[path = "../../../sim/src/run.rs"]
 mod run;
@@ -59,15 +60,14 @@ fn hold(mut scenario: Scenario, seed: u64) {
     }
 }
 
+/// The traces come first, since they take a tenth of the time and see the most. A mutant that they do not see may still
+/// break a rule in a run that is not pinned.
 #[test]
-fn a_swarm_finds_nothing() {
+fn every_pinned_run_has_its_pinned_trace_and_every_rule_holds() {
+    assert_eq!(pins::traces(), pins::pinned());
     for seed in 1..=SWARM_SEEDS {
         hold(swarm::swarm(seed), seed);
     }
-}
-
-#[test]
-fn the_built_in_scenarios_find_nothing() {
     for seed in 1..=SEEDS {
         for (name, _) in builtin::BUILTIN {
             hold(builtin::builtin(name).expect("the scenario is built in"), seed);
