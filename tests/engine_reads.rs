@@ -1,5 +1,7 @@
 //! What is read of the engine: each way of reading tells the same, and a bulk retry takes exactly those that its filter names.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 use pulse::engine::{
     BreakerState, ChangeHash, Command, CommandId, DeadLetterReason, Effect, Effects, Engine, Event, Failure,
@@ -168,6 +170,31 @@ proptest! {
     }
 }
 
+#[test]
+fn effects_are_there_until_they_are_taken_or_dropped() {
+    let mut engine = Engine::new(Settings::default(), 7, Timestamp::ZERO);
+    let mut effects = Effects::new();
+    assert!(effects.is_empty());
+    let fleet = || Input::Inventory(vec![InstanceSpec::new(pve(1))]);
+    engine.handle(Timestamp::ZERO, fleet(), &mut effects);
+    assert!(!effects.is_empty());
+    assert_eq!(effects.len(), effects.iter().count());
+    effects.clear();
+    assert_eq!((effects.is_empty(), effects.len(), effects.drain().count()), (true, 0, 0));
+    engine.handle(Timestamp::ZERO, fleet(), &mut effects);
+    assert_ne!(effects.drain().count(), 0);
+    assert!(effects.is_empty());
+}
+
+#[test]
+fn spans_are_those_of_the_standard_library() {
+    for span in [Duration::ZERO, Duration::from_millis(1), Duration::from_secs(90)] {
+        assert_eq!(Duration::from(Millis::from(span)), span);
+    }
+    assert_eq!(Millis::from(Duration::from_micros(1)), Millis::new(1), "a deadline is never early");
+    assert_eq!(Duration::from(Millis::from_mins(2)), Duration::from_secs(120));
+}
+
 /// What an answer, a log and a metric call it is one name.
 #[test]
 fn every_name_is_the_one_of_its_json() {
@@ -180,6 +207,7 @@ fn every_name_is_the_one_of_its_json() {
     }
     for kind in FailureKind::ALL {
         assert_eq!(name(serde_json::to_value(kind).unwrap()), kind.as_str());
+        assert_eq!(FailureKind::ALL[kind.index()], kind);
     }
     for kind in InstanceType::ALL {
         assert_eq!(name(serde_json::to_value(kind).unwrap()), kind.as_str());

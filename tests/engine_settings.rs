@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use proptest::sample::select;
 use pulse::engine::{
-    FAILURES_RANGE, IN_FLIGHT_RANGE, INTERVAL_RANGE, InstanceType, Millis, SettingsDraft, SettingsField as Field,
-    TIMEOUT_RANGE,
+    FAILURES_RANGE, IN_FLIGHT_RANGE, INTERVAL_RANGE, InstanceType, Millis, Settings, SettingsDraft,
+    SettingsField as Field, TIMEOUT_RANGE,
 };
 
 type Span = (Field, fn(&mut SettingsDraft) -> &mut Millis);
@@ -98,6 +98,24 @@ fn every_span_may_be_as_short_and_as_long_as_its_range() {
             assert_eq!(refused(draft), [], "{field} of {end}");
         }
     }
+}
+
+#[test]
+fn the_bounds_are_the_documented_ones() {
+    assert_eq!(INTERVAL_RANGE, Millis::new(100)..=Millis::from_secs(24 * 60 * 60));
+    assert_eq!(TIMEOUT_RANGE, Millis::new(100)..=Millis::from_secs(10 * 60));
+    assert_eq!((IN_FLIGHT_RANGE, FAILURES_RANGE), (1..=100_000, 1..=1_000));
+}
+
+#[test]
+fn settings_come_back_from_json_as_they_were_and_broken_ones_do_not_come_back() {
+    let draft = SettingsDraft { base_interval: Millis::from_secs(17), max_in_flight: 5, ..SettingsDraft::default() };
+    let settings = draft.validate().unwrap();
+    let mut json = serde_json::to_value(&settings).unwrap();
+    assert_eq!(serde_json::from_value::<Settings>(json.clone()).unwrap(), settings);
+    json["max_in_flight"] = 0.into();
+    let refusal = serde_json::from_value::<Settings>(json).unwrap_err().to_string();
+    assert!(refusal.contains("max_in_flight is 0"), "{refusal}");
 }
 
 /// Settings whose spans are all `value`, but for the timeouts.
