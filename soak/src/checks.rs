@@ -124,6 +124,11 @@ pub(crate) fn growth(samples: &[Sample]) -> Vec<Check> {
     checks
 }
 
+/// Whether the heap rose by more than chance, if only within what is allowed.
+pub(crate) fn heap_rose(samples: &[Sample]) -> bool {
+    trend_of(&SERIES[0], samples).is_some_and(|trend| trend.is_significant())
+}
+
 pub(crate) fn no_growth(series: &Series, trend: Option<Trend>) -> Check {
     let rule = format!("growth: {}", series.name);
     let Some(trend) = trend else { return too_short(rule) };

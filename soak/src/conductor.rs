@@ -16,7 +16,7 @@ use serde_json::Value;
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::checks::{Check, growth, shutdown};
+use crate::checks::{Check, growth, heap_rose, shutdown};
 use crate::child::Child;
 use crate::format::{self, Summary};
 use crate::leak::Leak;
@@ -165,11 +165,12 @@ impl Run {
             absent.clone_from(&load.absent);
             calls = load.leave().await.read();
         }
-        let mut checks = growth(&self.samples[self.marked..]);
+        let warm = &self.samples[self.marked..];
+        let (mut checks, heap_rose) = (growth(warm), heap_rose(warm));
         checks.extend(self.ask_both_sides(doors).await?);
         checks.extend(calls.iter().map(|(who, calls)| answered_rightly(who, calls)));
         // A task or a descriptor that leaks is allocated somewhere, so the profile names it as well.
-        let sites = match checks[..].iter().any(Check::failed) {
+        let sites = match heap_rose || checks.iter().any(Check::failed) {
             true => self.profile(profile).await?,
             false => Vec::new(),
         };

@@ -27,7 +27,7 @@ pub(crate) struct Summary {
     pub(crate) unplayed: Vec<String>,
     pub(crate) checks: Vec<Check>,
     pub(crate) calls: BTreeMap<&'static str, Calls>,
-    /// Sites that hold more than after the warm-up; looked for only if something was broken.
+    /// Sites that hold more than after the warm-up; looked for only if something was broken or the heap rose.
     pub(crate) sites: Vec<GrownSite>,
     pub(crate) samples: Vec<Sample>,
     pub(crate) warm_up_samples: usize,
