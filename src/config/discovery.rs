@@ -107,7 +107,7 @@ impl PathPattern {
             Self::File(path) => Ok(vec![path.clone()]),
             Self::In { folder, before, after } => provided::files_in(folder, |name| {
                 let inside = name.strip_prefix(before.as_str()).and_then(|rest| rest.strip_suffix(after.as_str()));
-                inside.is_some() && !name.starts_with(['.', '#'])
+                inside.is_some() && provided::is_fragment(name)
             }),
         }
     }
@@ -125,7 +125,7 @@ pub(super) fn read(
     let place = JsonPath::Root.field(DISCOVERY);
     let mut discovery = Discovery::default();
     if let Some(mut fields) = Fields::open(json, &place, &mut errors) {
-        let items = fields.require("files", &mut errors, |json| at_most(json, MAX_ITEMS));
+        let items = fields.require("files", &mut errors, |json| json.into_array_of(MAX_ITEMS));
         fields.finish(&mut errors);
         let list = place.field("files");
         for (index, item) in items.unwrap_or_default().into_iter().enumerate() {
@@ -134,11 +134,6 @@ pub(super) fn read(
         }
     }
     (errors.or(discovery), references.into_files())
-}
-
-fn at_most(json: Json, most: usize) -> Result<Vec<Json>, Problem> {
-    let items = json.into_array()?;
-    if items.len() > most { Err(Problem::TooMany(most)) } else { Ok(items) }
 }
 
 impl TargetFiles {
@@ -151,7 +146,7 @@ impl TargetFiles {
     ) -> Option<Self> {
         let mut fields = Fields::open(json, path, errors)?;
         let list = path.field("paths");
-        let given = fields.require("paths", errors, |json| match at_most(json, MAX_PATHS)? {
+        let given = fields.require("paths", errors, |json| match json.into_array_of(MAX_PATHS)? {
             none if none.is_empty() => Err(Problem::Empty),
             given => Ok(given),
         });
@@ -168,12 +163,9 @@ impl TargetFiles {
     /// The entry that a target becomes, with what its labels set.
     pub(super) fn entry(&self, target: &str, labels: &[(&'static str, String)]) -> Json {
         let label = |wanted: &str| labels.iter().find(|(name, _)| *name == wanted).map(|(_, text)| text.as_str());
-        let shared_type = self.shared.iter().find_map(|(name, value)| match value {
-            Json::Text(kind) if name == "type" => Some(kind.as_str()),
-            _ => None,
-        });
-        let kind = label("__pulse_type").or(shared_type).unwrap_or_default();
-        let is_shared = |name: &str| kind == shared_type.unwrap_or_default() || OF_ALL_TYPES.contains(&name);
+        let shared_type = type_of(&self.shared);
+        let kind = label("__pulse_type").unwrap_or(shared_type);
+        let is_shared = |name: &str| kind == shared_type || OF_ALL_TYPES.contains(&name);
         let is_set = |name: &str| labels.iter().any(|(label, _)| field_of(label) == Some(name));
         let shared = self.shared.iter().filter(|(name, _)| name != "type" && is_shared(name) && !is_set(name));
         let mut entry = vec![
@@ -253,16 +245,22 @@ fn judge_shared(
     if !sound {
         return;
     }
-    let kind = sample.iter().find_map(|(name, value)| match value {
-        Json::Text(kind) if name == "type" => Some(kind.clone()),
-        _ => None,
-    });
+    let address = address(type_of(&sample), "192.0.2.1:1");
     sample.push(("name".to_owned(), text("sample")));
-    sample.extend(address(&kind.unwrap_or_default(), "192.0.2.1:1"));
+    sample.extend(address);
     if let Some(mut fields) = Fields::open(Json::Object(sample), path, errors) {
         let identity = instance::read_identity(&mut fields, errors);
         instance::read(identity, fields, references, errors);
     }
+}
+
+/// The type that an entry with these fields is of; nothing if it tells none.
+fn type_of(fields: &[(String, Json)]) -> &str {
+    let kind = fields.iter().find_map(|(name, value)| match value {
+        Json::Text(kind) if name == "type" => Some(kind.as_str()),
+        _ => None,
+    });
+    kind.unwrap_or_default()
 }
 
 /// The name that a target has by itself: its address, without what may be secret in it.

@@ -1,7 +1,7 @@
 //! Changes of `instances.json` that are asked for: judged whole, then written so that nothing else in the file moves.
 //!
-//! A secret that is kept goes only where it went before, or to a node of the same cluster, and nothing can be referred to that a hand did not write into
-//! the file: or whoever may edit instances could read the daemon's files and variables.
+//! A secret that is kept goes only where it went before, or to a node of the same cluster, and nothing can be referred
+//! to that a hand did not write into the file: or whoever may edit instances could read the daemon's files and variables.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

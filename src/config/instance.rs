@@ -78,10 +78,7 @@ fn read_proxmox(
     errors: &mut JsonErrors<'_>,
 ) -> Option<ProxmoxAccess> {
     let url = fields.require("url", errors, |json| Ok(address::proxmox(&json.into_text()?, port)?));
-    let others = fields.read("members", errors, |json| {
-        let members = json.into_array()?;
-        if members.len() > MAX_MEMBERS { Err(Problem::TooMany(MAX_MEMBERS)) } else { Ok(members) }
-    });
+    let others = fields.read("members", errors, |json| json.into_array_of(MAX_MEMBERS));
     let list = fields.path.field("members");
     let mut members: Vec<Url> = url.into_iter().collect();
     for (index, member) in others.unwrap_or_default().into_iter().enumerate() {

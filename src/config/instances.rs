@@ -289,10 +289,7 @@ impl<'a> FleetReader<'a> {
     fn document(&mut self, json: Json, holder: &Holder<'_>, errors: &mut JsonErrors<'_>) {
         let Some(mut document) = Fields::open(json, &JsonPath::Root, errors) else { return };
         let room = MAX_INSTANCES.saturating_sub(self.instances.len());
-        let items = document.require("instances", errors, |list| {
-            let items = list.into_array()?;
-            if items.len() > room { Err(Problem::TooMany(room)) } else { Ok(items) }
-        });
+        let items = document.require("instances", errors, |list| list.into_array_of(room));
         document.finish(errors);
         let list = JsonPath::Root.field("instances");
         for (index, item) in items.unwrap_or_default().into_iter().enumerate() {

@@ -76,6 +76,12 @@ impl Json {
         }
     }
 
+    /// A list that is no longer than it may be.
+    pub(super) fn into_array_of(self, most: usize) -> Result<Vec<Self>, Problem> {
+        let items = self.into_array()?;
+        if items.len() > most { Err(Problem::TooMany(most)) } else { Ok(items) }
+    }
+
     pub(super) fn into_bool(self) -> Result<bool, Problem> {
         match self {
             Self::Bool(value) => Ok(value),

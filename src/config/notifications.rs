@@ -69,7 +69,7 @@ fn read_settings(
             Problem::Rule(format!("is {retry_initial}, more than retryMax ({retry_max})")),
         );
     }
-    let list = fields.read("channels", errors, |json| at_most(json, MAX_CHANNELS));
+    let list = fields.read("channels", errors, |json| json.into_array_of(MAX_CHANNELS));
     let place = path.field("channels");
     let mut channels: Vec<Arc<Channel>> = Vec::new();
     for (index, item) in list.unwrap_or_default().into_iter().enumerate() {
@@ -223,7 +223,7 @@ fn read_mail(
     }
     let from = fields.require("from", errors, mailbox);
     let list = fields.path.field("to");
-    let given = fields.require("to", errors, |json| match at_most(json, MAX_RECIPIENTS)? {
+    let given = fields.require("to", errors, |json| match json.into_array_of(MAX_RECIPIENTS)? {
         empty if empty.is_empty() => Err(Problem::Empty),
         given => Ok(given),
     });
@@ -275,11 +275,6 @@ fn news_kinds(json: Json) -> Result<BTreeSet<NewsKind>, Problem> {
     let kind = |json: Json| NewsKind::named(&json.into_text()?).ok_or_else(|| Problem::NotOneOf(names.to_vec()));
     let kinds: BTreeSet<NewsKind> = json.into_array()?.into_iter().map(kind).collect::<Result<_, _>>()?;
     if kinds.is_empty() { Err(Problem::Empty) } else { Ok(kinds) }
-}
-
-fn at_most(json: Json, most: usize) -> Result<Vec<Json>, Problem> {
-    let items = json.into_array()?;
-    if items.len() > most { Err(Problem::TooMany(most)) } else { Ok(items) }
 }
 
 /// Fit for a label, a header and the left side of a message's name.

@@ -126,7 +126,7 @@ pub(super) fn fragments(data_dir: &DataDir) -> Result<Vec<PathBuf>, Problem> {
     files_in(&data_dir.instances_folder(), is_fragment)
 }
 
-/// Whether a file of this name in `instances.d` is read.
+/// Whether a file of this name is read, where other tools keep instances or targets.
 pub fn is_fragment(name: &str) -> bool {
     name.ends_with(".json") && !name.starts_with(['.', '#'])
 }

@@ -21,6 +21,8 @@ use super::notifications::{self, NOTIFICATIONS};
 use crate::engine::{Settings, SettingsError, SettingsErrors};
 use crate::notify::NotificationSettings;
 
+/// What tells where secrets are and where they go, so that no call changes it.
+const BY_HAND: [&str; 2] = [NOTIFICATIONS, DISCOVERY];
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// How often an update starts again because somebody else changed the file meanwhile.
 const MAX_ATTEMPTS: usize = 5;
@@ -289,8 +291,7 @@ impl SystemFile {
             errors.add(Place::Request(printable(&name)), Problem::Repeated);
         }
         let is_open = |name: &str| match SettingDefinition::named(name) {
-            // It tells where secrets are and where they go.
-            None if [NOTIFICATIONS, DISCOVERY].contains(&name) => Err(Problem::ByHand),
+            None if BY_HAND.contains(&name) => Err(Problem::ByHand),
             None => Err(unknown_setting(name)),
             Some(setting) if self.environment.get(setting.environment).is_some() => {
                 Err(Problem::Pinned(setting.environment))
@@ -316,21 +317,15 @@ impl SystemFile {
             layers.errors.add(place(&name), Problem::Repeated);
         }
         for (name, json) in entries {
-            if [NOTIFICATIONS, DISCOVERY].contains(&name.as_str()) {
-                match json {
-                    Json::Null => {}
-                    json if name == DISCOVERY => layers.read_discovery(json, self),
-                    json => layers.read_notifications(json, self),
+            match (name.as_str(), SettingDefinition::named(&name)) {
+                (NOTIFICATIONS | DISCOVERY, _) | (_, Some(_)) if json == Json::Null => {}
+                (NOTIFICATIONS, _) => layers.read_notifications(json, self),
+                (DISCOVERY, _) => layers.read_discovery(json, self),
+                (_, Some(setting)) => {
+                    let result = setting.set_from_json(&mut layers.draft, json);
+                    layers.record(setting, Origin::File, place(&name), result);
                 }
-                continue;
-            }
-            let Some(setting) = SettingDefinition::named(&name) else {
-                layers.errors.add(place(&name), unknown_setting(&name));
-                continue;
-            };
-            if json != Json::Null {
-                let result = setting.set_from_json(&mut layers.draft, json);
-                layers.record(setting, Origin::File, place(&name), result);
+                (_, None) => layers.errors.add(place(&name), unknown_setting(&name)),
             }
         }
         for setting in &SETTINGS {
@@ -454,7 +449,7 @@ fn all_reasons(
 }
 
 fn unknown_setting(name: &str) -> Problem {
-    let names = SETTINGS.iter().map(|setting| setting.name).chain([NOTIFICATIONS, DISCOVERY]);
+    let names = SETTINGS.iter().map(|setting| setting.name).chain(BY_HAND);
     unknown(name, &names.collect::<Vec<_>>())
 }
 
