@@ -10,6 +10,7 @@ use super::pve_answer::{MemberAnswer, Members};
 use super::visit::{Visit, is_plain_name};
 use crate::engine::Failure;
 use crate::targets::fault::{CallFailure, FailedCall};
+use crate::targets::fingerprint_of;
 use crate::targets::lenient::{self, Bounded};
 
 /// Nodes that are looked at; corosync carries fewer.
@@ -111,14 +112,7 @@ fn of_api(certificates: &[CertificateAnswer]) -> Option<[u8; 32]> {
 
 /// A digest as Proxmox prints it, `AB:CD:…`.
 fn digest(text: &str) -> Option<[u8; 32]> {
-    let mut digest = [0; 32];
-    let mut pairs = text.split(':');
-    for byte in &mut digest {
-        let pair =
-            pairs.next().filter(|pair| pair.len() == 2 && pair.bytes().all(|digit| digit.is_ascii_hexdigit()))?;
-        *byte = u8::from_str_radix(pair, 16).ok()?;
-    }
-    pairs.next().is_none().then_some(digest)
+    fingerprint_of(text).filter(|_| text.split(':').all(|pair| pair.len() == 2))
 }
 
 #[cfg(test)]
