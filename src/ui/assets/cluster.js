@@ -1,9 +1,8 @@
 // The nodes of an instance's cluster, and adding those that are not watched yet.
 
 import { about, get, post } from "./api.js";
-import { modal } from "./dialog.js";
 import { fill, h, untrusted } from "./dom.js";
-import { problem } from "./tell.js";
+import { problem, until } from "./tell.js";
 
 /** A node with what it takes to choose it. What it shows itself has to be looked at before it is chosen. */
 function line({ name, address, online, configured, offer, problem: why }) {
@@ -38,40 +37,38 @@ export async function findNodes(path, key, added) {
   const told = h("div");
   const list = h("div", {}, h("p", { role: "status" }, `Asking ${key} …`));
   const send = h("button", { type: "submit", class: "primary", disabled: true }, "Add the chosen");
-  const { form, dialog } = modal({ title: `Cluster of ${key}`, body: [list, told], buttons: [send] });
-  let cluster;
+  let offered = [];
+  const answer = until({
+    title: `Cluster of ${key}`,
+    body: [list],
+    submit: send,
+    told,
+    act: () => {
+      const chosen = offered.filter(({ box }) => box.checked);
+      return post(to, { nodes: chosen.map(({ name, offer }) => ({ name, fingerprint: offer.fingerprint })) });
+    },
+  });
   try {
-    cluster = await get(to);
+    const cluster = await get(to);
+    const lines = cluster.nodes.map(line);
+    offered = lines.filter(({ offer }) => offer);
+    fill(list, ...shown(cluster, key, lines, offered));
+    send.disabled = offered.length === 0;
   } catch (error) {
     fill(list);
-    return fill(told, problem(error));
+    fill(told, problem(error));
   }
-  const lines = cluster.nodes.map(line);
-  const offered = lines.filter(({ offer }) => offer);
+  const done = await answer;
+  if (done) added(done.keys);
+}
+
+/** The nodes as they are shown, and what adding one means. */
+function shown(cluster, key, lines, offered) {
   const pinned = offered.some(({ offer }) => offer.fingerprint);
-  fill(
-    list,
+  const meaning = `Nodes are added with the credentials of ${key}.${pinned ? " Adding one trusts the certificate that is shown." : ""}`;
+  return [
     h("p", {}, "The nodes of ", untrusted(cluster.cluster), ":"),
     ...lines.map(({ row }) => row),
-    h(
-      "p",
-      { class: "hint" },
-      offered.length === 0
-        ? "There is no node to add."
-        : `Nodes are added with the credentials of ${key}.${pinned ? " Adding one trusts the certificate that is shown." : ""}`,
-    ),
-  );
-  send.disabled = offered.length === 0;
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    try {
-      const chosen = offered.filter(({ box }) => box.checked);
-      const nodes = chosen.map(({ name, offer }) => ({ name, fingerprint: offer.fingerprint }));
-      const { keys } = await post(to, { nodes });
-      dialog.close();
-      added(keys);
-    } catch (error) {
-      fill(told, problem(error));
-    }
-  });
+    h("p", { class: "hint" }, offered.length === 0 ? "There is no node to add." : meaning),
+  ];
 }
