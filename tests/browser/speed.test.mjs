@@ -98,7 +98,7 @@ for (const count of [1_000, 10_000]) {
 
       await page.goto("/");
       await page.locator(".tile").first().waitFor();
-      const paint = await page.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0].startTime);
+      const paint = await page.evaluate(firstPaint);
       await page.locator("#grid .tile").first().waitFor();
       assert.equal(await fresh(), String(count));
       const tiles = await page.locator("#grid .tile").count();
@@ -116,6 +116,16 @@ for (const count of [1_000, 10_000]) {
       judge(scrolled, "the page scrolled");
       assert.deepEqual(page.troubles, []);
     },
+  );
+}
+
+/** When the first of the page was on the screen, in milliseconds: it can stand in the document for a while before it is. */
+function firstPaint() {
+  return new Promise((resolve) =>
+    new PerformanceObserver((list) => {
+      const [paint] = list.getEntriesByName("first-contentful-paint");
+      if (paint) resolve(paint.startTime);
+    }).observe({ type: "paint", buffered: true }),
   );
 }
 
