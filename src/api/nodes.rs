@@ -250,7 +250,7 @@ pub(super) async fn one(
     request_body = NodeRequest,
     responses(
         (status = 201, description = "It is polled from now on", body = NodeChanged),
-        (status = 409, description = "There is one already (`already_exists`), also of another tool (`provided_by_file`), or a file is broken (`file_broken`)", body = Problem),
+        (status = 409, description = "There is one already (`already_exists`), also of another tool (`provided_by_file`), or `instances.json` is broken (`file_broken`)", body = Problem),
         (status = 422, description = "Refused whole, with all reasons (`inventory_refused`)", body = Problem),
     )
 )]
@@ -279,7 +279,7 @@ pub(super) async fn add(
     responses(
         (status = 200, description = "In force from now on", body = NodeChanged),
         (status = 404, description = "There is none with this key", body = Problem),
-        (status = 409, description = "A file of the fleet is broken as it stands (`file_broken`), or another tool keeps the instance (`provided_by_file`)", body = Problem),
+        (status = 409, description = "`instances.json` is broken as it stands (`file_broken`), or another tool keeps the instance (`provided_by_file`)", body = Problem),
         (status = 412, description = "It was changed meanwhile (`changed_meanwhile`)", body = Problem),
         (status = 422, description = "Refused whole, with all reasons (`inventory_refused`)", body = Problem),
     )
@@ -310,7 +310,7 @@ pub(super) async fn replace(
     responses(
         (status = 200, description = "It is polled no more", body = NodeChanged),
         (status = 404, description = "There is none with this key", body = Problem),
-        (status = 409, description = "A file of the fleet is broken as it stands (`file_broken`), or another tool keeps the instance (`provided_by_file`)", body = Problem),
+        (status = 409, description = "`instances.json` is broken as it stands (`file_broken`), or another tool keeps the instance (`provided_by_file`)", body = Problem),
         (status = 412, description = "It was changed meanwhile (`changed_meanwhile`)", body = Problem),
     )
 )]
@@ -336,7 +336,7 @@ pub(super) async fn remove(
     responses(
         (status = 200, description = "What came of it, success or not", body = TestAnswer),
         (status = 404, description = "There is no instance with this key", body = Problem),
-        (status = 409, description = "A file of the fleet is broken as it stands (`file_broken`)", body = Problem),
+        (status = 409, description = "`instances.json` is broken as it stands (`file_broken`)", body = Problem),
         (status = 422, description = "Refused whole, with all reasons (`inventory_refused`)", body = Problem),
         (status = 429, description = "Too many are being tried at once (`too_many_tests`)", body = Problem),
     )

@@ -24,7 +24,7 @@ use super::json::Json;
 use super::reference::{MAX_CA_BYTES, certificates_in};
 use super::system::PreparedSettings;
 use crate::security::random_bytes;
-use crate::targets::{Access, Credentials, Secret};
+use crate::targets::Secret;
 
 const MAGIC: &[u8; 16] = b"pulse config 1\r\n";
 const SALT_BYTES: usize = 16;
@@ -188,11 +188,7 @@ impl Follower {
     /// A file is broken as it stands.
     pub fn bundle(&mut self) -> Result<Bundle, ConfigErrors> {
         let seen = self.read();
-        let broken = seen.events.into_iter().find_map(|event| match event {
-            super::ConfigEvent::Refused { errors, .. } => Some(errors),
-            _ => None,
-        });
-        let refused = broken.or_else(|| self.refused_inventory().cloned()).or_else(|| self.refused_settings().cloned());
+        let refused = self.refused_inventory().or_else(|| self.refused_settings()).cloned();
         let (Some(settings), Some(inventory), None) = (seen.snapshot.settings, seen.snapshot.inventory, &refused)
         else {
             return Err(refused.unwrap_or_else(|| self.unreadable(Problem::KeepsChanging)));
@@ -202,7 +198,7 @@ impl Follower {
         let mut authorities = BTreeMap::new();
         if let Some(Json::Array(entries)) = inventory.get_mut("instances") {
             let secrets: BTreeMap<_, _> =
-                self.instances().iter().map(|it| (&it.target.key, secret(&it.target.access))).collect();
+                self.instances().iter().map(|it| (&it.target.key, it.target.access.secret())).collect();
             for entry in entries {
                 let secret = entry::key_of(entry).and_then(|key| secrets.get(&key).copied().flatten());
                 for (_, value) in entry::secrets_mut(entry) {
@@ -270,15 +266,6 @@ impl Follower {
 
     fn unreadable(&self, problem: Problem) -> ConfigErrors {
         instances::file_error(&self.data_dir().instances_file(), problem).into()
-    }
-}
-
-fn secret(access: &Access) -> Option<&Secret> {
-    match access {
-        Access::Pve(access) | Access::Pbs(access) | Access::Pmg(access) => match &access.credentials {
-            Credentials::Token { secret, .. } | Credentials::Password { password: secret, .. } => Some(secret),
-        },
-        Access::Http(_) | Access::Tcp(_) => None,
     }
 }
 

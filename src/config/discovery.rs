@@ -12,14 +12,16 @@ use super::environment::Environment;
 use super::error::{ConfigError, ConfigErrors, JsonErrors, Place, Problem, Source};
 use super::instance;
 use super::json::{Fields, Json, JsonPath, unknown};
-use super::provided;
 use super::reference::References;
+use super::{DataDir, provided};
 use crate::engine::InstanceType;
 
 /// Its name in `system.json`.
 pub(super) const DISCOVERY: &str = "discovery";
 const MAX_ITEMS: usize = 32;
 const MAX_PATHS: usize = 32;
+/// The label that names a target.
+pub(super) const NAME_LABEL: &str = "__pulse_name";
 /// Labels with this prefix are for Pulse; all others are passed over.
 const PREFIX: &str = "__pulse_";
 /// The labels that set something, and the fields that they set.
@@ -32,7 +34,7 @@ const LABELS: [(&str, &str); 11] = [
     ("__pulse_interval", "interval"),
     ("__pulse_members", "members"),
     ("__pulse_method", "method"),
-    ("__pulse_name", "name"),
+    (NAME_LABEL, "name"),
     ("__pulse_timeout", "timeout"),
     ("__pulse_type", "type"),
 ];
@@ -93,6 +95,11 @@ impl PathPattern {
         }
     }
 
+    /// The files of `instances.d`.
+    pub(super) fn fragments(data_dir: &DataDir) -> Self {
+        Self::In { folder: data_dir.instances_folder(), before: String::new(), after: String::new() }
+    }
+
     /// What has to be watched to see such files come.
     pub(super) fn watched(&self) -> &Path {
         match self {
@@ -105,11 +112,25 @@ impl PathPattern {
     pub(super) fn files(&self) -> Result<Vec<PathBuf>, Problem> {
         match self {
             Self::File(path) => Ok(vec![path.clone()]),
-            Self::In { folder, before, after } => provided::files_in(folder, |name| {
-                let inside = name.strip_prefix(before.as_str()).and_then(|rest| rest.strip_suffix(after.as_str()));
-                inside.is_some() && provided::is_fragment(name)
-            }),
+            Self::In { folder, .. } => provided::files_in(folder, |name| self.takes_name(name)),
         }
+    }
+
+    /// Whether such a file would be read.
+    pub(super) fn takes(&self, path: &Path) -> bool {
+        match self {
+            Self::File(file) => file == path,
+            Self::In { folder, .. } => {
+                let name = path.file_name().is_some_and(|name| self.takes_name(&name.to_string_lossy()));
+                name && path.parent() == Some(folder.as_path())
+            }
+        }
+    }
+
+    fn takes_name(&self, name: &str) -> bool {
+        let Self::In { before, after, .. } = self else { return false };
+        let inside = name.strip_prefix(before.as_str()).and_then(|rest| rest.strip_suffix(after.as_str()));
+        inside.is_some() && provided::is_fragment(name)
     }
 }
 
@@ -170,7 +191,7 @@ impl TargetFiles {
         let shared = self.shared.iter().filter(|(name, _)| name != "type" && is_shared(name) && !is_set(name));
         let mut entry = vec![
             ("type".to_owned(), text(kind)),
-            ("name".to_owned(), text(label("__pulse_name").unwrap_or_else(|| name_of(target)))),
+            ("name".to_owned(), text(label(NAME_LABEL).unwrap_or_else(|| name_of(target)))),
         ];
         entry.extend(address(kind, target));
         entry.extend(shared.cloned());

@@ -52,8 +52,8 @@ pub enum EditError {
     /// It is not what the caller last saw.
     #[error("{0} was changed since it was read; read it again and repeat the edit")]
     Changed(InstanceKey),
-    /// A file itself is broken, by hand.
-    #[error("a file of the fleet is broken as it stands; mend it first:\n{0}")]
+    /// The file itself is broken, by hand.
+    #[error("instances.json is broken as it stands; mend it first:\n{0}")]
     Broken(ConfigErrors),
     /// Another tool keeps it.
     #[error("{key} stands in {}, which another tool keeps; change it there", .file.as_str())]
@@ -70,8 +70,8 @@ pub struct PreparedInventory {
     before: Option<Content>,
     content: Content,
     instances: Arc<[Instance]>,
-    /// What other tools provide then; `None` if that stays.
-    provided: Option<Arc<Provided>>,
+    /// What other tools provide then, and what is wrong with their files; `None` if that stays.
+    provided: Option<(Arc<Provided>, Option<ConfigErrors>)>,
 }
 
 /// One instance as it stands in its file.
@@ -96,12 +96,14 @@ impl PreparedInventory {
         &self.instances
     }
 
-    /// What the files of other tools hold then, as a [`Snapshot`](super::Snapshot) keeps it; `None` if that stays.
+    /// What the files of other tools hold then, as a [`Snapshot`](super::Snapshot) keeps it; `None` if that stays, or one
+    /// of them is broken.
     pub fn provided_text(&self) -> Option<String> {
-        self.provided.as_deref().map(provided_text)
+        let (provided, errors) = self.provided.as_ref()?;
+        errors.is_none().then(|| provided_text(provided))
     }
 
-    pub(super) fn provided(&self) -> Option<&Arc<Provided>> {
+    pub(super) fn provided(&self) -> Option<&(Arc<Provided>, Option<ConfigErrors>)> {
         self.provided.as_ref()
     }
 }
@@ -113,16 +115,10 @@ impl Follower {
     /// # Errors
     /// `instances.json` is broken.
     pub fn stored_entries(&mut self) -> Result<Vec<(InstanceKey, StoredEntry)>, EditError> {
-        let path = self.data_dir().instances_file();
-        let refused = self.refused_inventory();
-        // What is wrong with the file of another tool keeps nobody from looking at the rest.
-        if let Some(errors) = refused.filter(|errors| errors.by_file(&path).contains_key(path.as_path())) {
-            return Err(EditError::Broken(errors.clone()));
-        }
-        let (_, text) = self.read_text()?;
+        let (_, text) = self.read_accepted()?;
         let keys = self.keys().map(Arc::as_ref);
         let provided: BTreeMap<_, _> =
-            self.provided().entries.iter().map(|it| (it.key.clone(), provided(it, keys))).collect();
+            self.provided().entries().map(|it| (it.key.clone(), provided(it, keys))).collect();
         let stored = |(key, text): (InstanceKey, &str)| Some((key, stored(text, keys)?));
         let own = text.entries().map_err(|problem| self.broken(problem))?.into_iter().filter_map(stored);
         let mut entries: Vec<_> = own.filter(|(key, _)| !provided.contains_key(key)).collect();
@@ -146,7 +142,7 @@ impl Follower {
             }
             InventoryEdit::AddLike(like, given) => {
                 let own = text.entry(&like).map_err(|problem| self.broken(problem))?;
-                let provided = || self.provided().entries.iter().find(|it| it.key == like).map(|it| it.entry.clone());
+                let provided = || self.provided().entries().find(|it| it.key == like).map(|it| it.entry.clone());
                 let model = own.or_else(provided).ok_or(EditError::Unknown(like))?;
                 let model = entry::opened(model, self.keys().map(Arc::as_ref));
                 for given in given {
@@ -194,14 +190,17 @@ impl Follower {
         let unreadable = |problem| ConfigErrors::from(file_error(&path, problem));
         let before = files::read(&path, instances::MAX_FILE_BYTES).map_err(unreadable)?;
         let around = Surroundings { discovery: system.discovery(), ..self.surroundings() };
-        let reading = instances::read_content(Some(content.clone()), around, authorities);
-        let instances = reading.instances?.into();
+        let in_force = instances::read_content(content.clone(), around, self.before(), authorities).in_force;
+        if let Some(errors) = in_force.inventory_errors {
+            return Err(errors);
+        }
         let mut text = InventoryText::new(Some(&content)).map_err(unreadable)?;
         if let Some(keys) = self.keys() {
             text.seal(keys).map_err(unreadable)?;
         }
         let content = Content::new(text.as_bytes().to_vec());
-        Ok(PreparedInventory { before, content, instances, provided: Some(Arc::new(reading.provided)) })
+        let provided = Some((Arc::new(Provided { parts: in_force.provided }), in_force.provided_errors));
+        Ok(PreparedInventory { before, content, instances: in_force.instances.into(), provided })
     }
 
     /// Writes what was prepared. Blocks on the disk.
@@ -234,16 +233,11 @@ impl Follower {
         if keeps && !same_trust { Err(refused("auth", Problem::SecretElsewhere)) } else { Ok(instance) }
     }
 
-    /// What the file holds now, if all of the fleet was accepted.
+    /// What the file holds now, if it was accepted.
     fn read_accepted(&self) -> Result<(Option<Content>, InventoryText), EditError> {
-        match self.refused_inventory() {
-            Some(errors) => Err(EditError::Broken(errors.clone())),
-            None => self.read_text(),
+        if let Some(errors) = self.refused_inventory() {
+            return Err(EditError::Broken(errors.clone()));
         }
-    }
-
-    /// What the file holds now.
-    fn read_text(&self) -> Result<(Option<Content>, InventoryText), EditError> {
         let path = self.data_dir().instances_file();
         let content = files::read(&path, instances::MAX_FILE_BYTES).map_err(|problem| self.broken(problem))?;
         let text = InventoryText::new(content.as_ref().map(|content| content.as_slice()));

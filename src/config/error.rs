@@ -16,7 +16,7 @@ use super::seal::SealError;
 use crate::engine::{InstanceKey, KeyError};
 
 /// How many errors are kept; the rest are only counted.
-const MAX_ERRORS: usize = 1_000;
+pub(super) const MAX_ERRORS: usize = 1_000;
 
 /// One thing that is wrong with the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -215,6 +215,15 @@ impl ConfigErrors {
     }
 }
 
+impl ConfigErrors {
+    /// The errors of both, if there are any.
+    pub(super) fn of_both(one: Option<&Self>, other: Option<&Self>) -> Option<Self> {
+        let mut errors = Errors::default();
+        [one, other].into_iter().flatten().for_each(|it| errors.append(it.clone()));
+        errors.or(()).err()
+    }
+}
+
 impl From<ConfigError> for ConfigErrors {
     fn from(error: ConfigError) -> Self {
         Self { errors: vec![error], omitted: 0 }
@@ -254,6 +263,25 @@ impl Errors {
         let room = MAX_ERRORS.saturating_sub(self.errors.len());
         self.omitted += other.omitted + other.errors.len().saturating_sub(room);
         self.errors.extend(other.errors.into_iter().take(room));
+    }
+
+    /// Counts one more that is not kept.
+    pub(super) fn omit(&mut self) {
+        self.omitted += 1;
+    }
+
+    /// Keeps the first `room` of them at the most; the rest are only counted.
+    pub(super) fn shorten(&mut self, room: usize) {
+        self.omitted += self.errors.len().saturating_sub(room);
+        self.errors.truncate(room);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.errors.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.errors.is_empty()
     }
 
     /// `value`, unless something was wrong.

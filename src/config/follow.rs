@@ -11,7 +11,9 @@ use super::document::InventoryText;
 use super::edit::PreparedInventory;
 use super::environment::Environment;
 use super::error::{ConfigErrors, Problem};
-use super::instances::{self, Content, Instance, Surroundings, file_error};
+use super::followed::{Followed, FollowedFleet};
+use super::in_force::Before;
+use super::instances::{self, Content, Instance, Surroundings};
 use super::keyring::Keyring;
 use super::provided::Provided;
 use super::snapshot::{NO_FLEET, NO_SETTINGS, Snapshot, provided_text};
@@ -29,7 +31,7 @@ pub enum ConfigEvent {
     Settings(Box<SystemConfig>),
     /// This is the fleet now.
     Instances(Arc<[Instance]>),
-    /// A file is broken or gone; what was accepted before stays in force.
+    /// Files are broken or gone; what was accepted of them before stays in force.
     Refused {
         /// The file that was edited; `instances.json` stands for all files of the fleet.
         file: PathBuf,
@@ -40,17 +42,16 @@ pub enum ConfigEvent {
 
 /// Follows `system.json`, `instances.json`, the files of other tools, and the secrets and authorities that they refer to.
 ///
-/// After a refusal the next valid content is told even if it is what was in force all along, so that an alarm about the
-/// refusal can be ended. Otherwise an edit that changes nothing is not told.
+/// Of the files of the fleet each that is broken keeps what was accepted of it, and the others go on. When none is broken
+/// any more that is told even if it changes nothing, so that an alarm about the refusal can be ended. Otherwise an edit
+/// that changes nothing is not told.
 #[derive(Debug)]
 pub struct Follower {
     data_dir: DataDir,
     system_file: Arc<SystemFile>,
     keys: Option<Arc<Keyring>>,
     system: Followed<SystemConfig>,
-    instances: Followed<Arc<[Instance]>>,
-    /// What other tools provide of the fleet that was accepted; nothing before the first reading.
-    provided: Arc<Provided>,
+    fleet: FollowedFleet,
     /// The files of other tools, and where further ones would appear.
     provided_files: BTreeSet<PathBuf>,
     referenced_files: BTreeSet<PathBuf>,
@@ -76,8 +77,7 @@ impl Follower {
             system_file: Arc::clone(&config.system_file),
             keys: config.keys.clone(),
             system: Followed::new(config.system.clone(), config.found.system),
-            instances: Followed::new(Arc::clone(&config.instances), config.found.instances),
-            provided: Arc::default(),
+            fleet: FollowedFleet::new(&config.instances, &config.provided, config.found.instances),
             provided_files: BTreeSet::new(),
             referenced_files: config.referenced_files.clone(),
             looks: 0,
@@ -93,8 +93,7 @@ impl Follower {
             data_dir,
             keys: Some(keys),
             system: Followed::new(SystemConfig::default(), false),
-            instances: Followed::new(Arc::default(), false),
-            provided: Arc::default(),
+            fleet: FollowedFleet::unread(),
             provided_files: BTreeSet::new(),
             referenced_files: BTreeSet::new(),
             looks: 0,
@@ -115,17 +114,27 @@ impl Follower {
 
     /// The fleet as it is.
     pub fn instances(&self) -> &Arc<[Instance]> {
-        &self.instances.accepted
+        self.fleet.instances()
     }
 
     /// What other tools provide of the fleet.
     pub(super) fn provided(&self) -> &Provided {
-        &self.provided
+        self.fleet.provided()
     }
 
-    /// What is wrong with `instances.json` and the files of other tools as they stand.
+    /// What of the fleet is in force.
+    pub(super) fn before(&self) -> Before<'_> {
+        self.fleet.before()
+    }
+
+    /// What is wrong with `instances.json` as it stands.
     pub fn refused_inventory(&self) -> Option<&ConfigErrors> {
-        self.instances.refused.as_ref()
+        self.fleet.refused_inventory()
+    }
+
+    /// What is wrong with any file of the fleet as it stands.
+    pub fn refused_fleet(&self) -> Option<ConfigErrors> {
+        self.fleet.refused()
     }
 
     /// What is wrong with `system.json` as it stands.
@@ -141,10 +150,7 @@ impl Follower {
 
     /// This inventory was written and is in force.
     pub fn accept_inventory(&mut self, inventory: &PreparedInventory) {
-        self.instances = Followed::new(Arc::clone(inventory.instances()), true);
-        if let Some(provided) = inventory.provided() {
-            self.provided = Arc::clone(provided);
-        }
+        self.fleet.accept(inventory);
     }
 
     /// The file of the settings.
@@ -198,15 +204,11 @@ impl Follower {
         let system = self.system.follow(&system_path, settings_text.is_some() || system.is_err(), system);
 
         let instances_path = self.data_dir.instances_file();
-        let reading = instances::read(self.surroundings());
-        let mut inventory_text = reading.content.filter(|_| reading.instances.is_ok());
+        let reading = instances::read(self.surroundings(), self.before());
+        let mut inventory_text = reading.content.filter(|_| reading.in_force.inventory_errors.is_none());
         let sealed = inventory_text.as_mut().is_none_or(|content| self.seal(&instances_path, content));
-        let loaded = reading.instances.map(|list| Some(Arc::from(list)));
-        let instances = self.instances.follow(&instances_path, reading.is_there, loaded);
-        self.provided_files.clone_from(&reading.provided.files);
-        if self.instances.refused.is_none() {
-            self.provided = Arc::new(reading.provided);
-        }
+        let fleet = self.fleet.follow(reading.in_force, reading.is_there);
+        self.provided_files = reading.provided_files;
 
         self.referenced_files = reading.referenced_files;
         self.referenced_files.extend(self.system.accepted.referenced_files().iter().cloned());
@@ -214,17 +216,19 @@ impl Follower {
         for file in self.files() {
             self.stamps.entry(file).or_insert_with_key(|file| Stamp::of(file));
         }
-        let event = |result: Result<ConfigEvent, ConfigErrors>, file| {
-            result.unwrap_or_else(|errors| ConfigEvent::Refused { file, errors })
-        };
-        let system = system.map(|result| event(result.map(|it| ConfigEvent::Settings(Box::new(it))), system_path));
-        let instances = instances.map(|result| event(result.map(ConfigEvent::Instances), instances_path));
+        let refused = |file, errors| ConfigEvent::Refused { file, errors };
+        let settings = |settings| ConfigEvent::Settings(Box::new(settings));
+        let system = system.map(|result| result.map_or_else(|errors| refused(system_path, errors), settings));
+        let instances = fleet.changed.map(ConfigEvent::Instances);
+        let fleet_refused = fleet.refused.map(|errors| refused(instances_path, errors));
+        let is_accepted = self.refused_inventory().is_none();
+        let provided = self.fleet.provided_if_known().filter(|_| self.keys.is_some());
         let snapshot = Snapshot {
             settings: self.system.refused.is_none().then(|| text_of(settings_text.as_ref(), NO_SETTINGS)),
-            inventory: (sealed && self.instances.refused.is_none()).then(|| text_of(inventory_text.as_ref(), NO_FLEET)),
-            provided: (self.keys.is_some() && self.instances.refused.is_none()).then(|| provided_text(&self.provided)),
+            inventory: (sealed && is_accepted).then(|| text_of(inventory_text.as_ref(), NO_FLEET)),
+            provided: provided.map(provided_text),
         };
-        Seen { events: system.into_iter().chain(instances).collect(), snapshot }
+        Seen { events: system.into_iter().chain(instances).chain(fleet_refused).collect(), snapshot }
     }
 
     /// Encrypts the secrets of `instances.json` with the current key. Blocks on the disk.
@@ -290,50 +294,6 @@ fn text_of(content: Option<&Content>, otherwise: &str) -> String {
     content.map_or_else(|| otherwise.to_owned(), |content| String::from_utf8_lossy(content).into_owned())
 }
 
-/// The accepted content of one file, and whether the file as it stands was refused.
-#[derive(Debug)]
-struct Followed<T> {
-    accepted: T,
-    /// Whether there ever was a file; one that never was is not missed.
-    existed: bool,
-    refused: Option<ConfigErrors>,
-}
-
-impl<T: Clone + PartialEq> Followed<T> {
-    fn new(accepted: T, existed: bool) -> Self {
-        Self { accepted, existed, refused: None }
-    }
-
-    /// Judges what was loaded, with the file there or not; `None` if there is nothing new to tell.
-    fn follow(
-        &mut self,
-        file: &Path,
-        is_there: bool,
-        loaded: Result<Option<T>, ConfigErrors>,
-    ) -> Option<Result<T, ConfigErrors>> {
-        let is_deleted = self.existed && !is_there;
-        self.existed |= is_there;
-        let errors = match loaded {
-            Ok(_) if is_deleted => file_error(file, Problem::Deleted).into(),
-            Ok(None) => return None,
-            Ok(Some(content)) => {
-                let recovered = self.refused.take().is_some();
-                if content == self.accepted && !recovered {
-                    return None;
-                }
-                self.accepted = content.clone();
-                return Some(Ok(content));
-            }
-            Err(errors) => errors,
-        };
-        if self.refused.as_ref() == Some(&errors) {
-            return None;
-        }
-        self.refused = Some(errors.clone());
-        Some(Err(errors))
-    }
-}
-
 /// What tells that a file is another one than before, without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
@@ -357,54 +317,5 @@ impl Stamp {
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::error::{ConfigError, Place};
-    use super::*;
-
-    fn broken(name: &str) -> ConfigErrors {
-        ConfigError { place: Place::Variable(name.into()), problem: Problem::Missing }.into()
-    }
-
-    #[test]
-    fn only_what_is_new_is_told() {
-        let file = Path::new("f");
-        let mut followed = Followed::new(1, true);
-        assert_eq!(followed.follow(file, true, Ok(Some(1))), None);
-        assert_eq!(followed.follow(file, true, Ok(Some(2))), Some(Ok(2)));
-        assert_eq!(followed.follow(file, true, Err(broken("a"))), Some(Err(broken("a"))));
-        assert_eq!(followed.follow(file, true, Err(broken("a"))), None);
-        assert_eq!(followed.follow(file, true, Err(broken("b"))), Some(Err(broken("b"))));
-        assert_eq!(followed.accepted, 2);
-    }
-
-    #[test]
-    fn the_end_of_a_refusal_is_told_even_if_nothing_else_changed() {
-        let mut followed = Followed::new(1, true);
-        followed.follow(Path::new("f"), true, Err(broken("a")));
-        assert_eq!(followed.follow(Path::new("f"), true, Ok(Some(1))), Some(Ok(1)));
-        assert_eq!(followed.follow(Path::new("f"), true, Ok(Some(1))), None);
-    }
-
-    #[test]
-    fn a_deleted_file_is_refused_and_one_that_never_was_is_not_missed() {
-        let mut followed = Followed::new(1, false);
-        assert_eq!(followed.follow(Path::new("f"), false, Ok(None)), None);
-        followed.follow(Path::new("f"), true, Ok(Some(2)));
-        let refused = followed.follow(Path::new("f"), false, Ok(None)).unwrap().unwrap_err();
-        assert_eq!(refused.iter().next().unwrap().problem, Problem::Deleted);
-        assert_eq!(followed.accepted, 2);
-    }
-
-    #[test]
-    fn what_other_files_hold_is_followed_without_the_file_but_not_when_it_was_deleted() {
-        let mut followed = Followed::new(1, false);
-        assert_eq!(followed.follow(Path::new("f"), false, Ok(Some(2))), Some(Ok(2)));
-        followed.follow(Path::new("f"), true, Ok(Some(3)));
-        assert!(matches!(followed.follow(Path::new("f"), false, Ok(Some(2))), Some(Err(_))));
-        assert_eq!(followed.accepted, 3);
     }
 }

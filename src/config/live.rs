@@ -5,6 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::gauge::ConstGauge;
 use tokio::sync::watch;
 
 use super::{ConfigErrors, SystemConfig};
@@ -67,5 +71,14 @@ impl LiveConfig {
             refused.remove(file);
             refused
         });
+    }
+}
+
+impl Collector for LiveConfig {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let files = self.refused().iter().map(|(file, errors)| errors.by_file(file).len()).sum::<usize>();
+        let help = "Files of the configuration that are broken as they stand; what they held stays in force";
+        let gauge = encoder.encode_descriptor("pulse_config_refused_files", help, None, MetricType::Gauge)?;
+        ConstGauge::new(i64::try_from(files).unwrap_or(i64::MAX)).encode(gauge)
     }
 }

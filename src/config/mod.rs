@@ -17,6 +17,8 @@ mod environment;
 mod error;
 mod files;
 mod follow;
+mod followed;
+mod in_force;
 mod instance;
 mod instances;
 mod json;
@@ -58,7 +60,9 @@ pub use system::{EffectiveSetting, Origin, PreparedSettings, SettingsPatch, Syst
 pub use watch::{Look, LookAtFiles, Looked, watch_files};
 
 use error::Errors;
+use in_force::Before;
 use instances::Surroundings;
+use provided::Provided;
 
 /// The configuration as it was loaded at the start.
 ///
@@ -85,6 +89,8 @@ pub struct Config {
     pub system: SystemConfig,
     /// The fleet, in the order of `instances.json`; then that of the files of other tools.
     pub instances: Arc<[Instance]>,
+    /// What of it the files of other tools hold.
+    provided: Arc<Provided>,
     keys: Option<Arc<Keyring>>,
     referenced_files: BTreeSet<PathBuf>,
     found: Found,
@@ -98,7 +104,8 @@ struct Found {
 }
 
 impl Config {
-    /// Loads all files. One that is missing means defaults or an empty fleet, and is not created.
+    /// Loads all files. One that is missing means defaults or an empty fleet, and is not created. Nothing is in force yet
+    /// that a broken one could keep, so none of them may be.
     ///
     /// # Errors
     /// Everything that is wrong in any of them and in the environment.
@@ -121,20 +128,22 @@ impl Config {
         });
         let discovery = system.discovery();
         let around = Surroundings { data_dir: &data_dir, environment, keys: keys.as_ref(), discovery };
-        let reading = instances::read(around);
-        let instances = reading.instances.unwrap_or_else(|broken| {
-            errors.append(broken);
-            Vec::new()
-        });
-        let files_of_settings = system.referenced_files().clone();
+        let nothing = Before { instances: &[], provided: &Provided::default(), had_inventory: false };
+        let reading = instances::read(around, nothing);
         let found = Found { system: found_system, instances: reading.is_there };
+        let referenced_files = &reading.referenced_files | system.referenced_files();
+        let (instances, provided) = reading.into_whole().unwrap_or_else(|broken| {
+            errors.append(broken);
+            Default::default()
+        });
         errors.or(Self {
             data_dir,
             system_file: Arc::new(system_file),
             system,
             instances: instances.into(),
+            provided: Arc::new(provided),
             keys: keys.map(Arc::new),
-            referenced_files: &reading.referenced_files | &files_of_settings,
+            referenced_files,
             found,
         })
     }

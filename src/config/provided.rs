@@ -1,6 +1,6 @@
 //! Files in which other tools keep instances: followed like `instances.json`, and never written.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::read_dir;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -54,12 +54,23 @@ impl Serialize for InstanceSource {
     }
 }
 
-/// What other tools provide, and where one has to look to see it change.
+/// What other tools provide, by their files.
 #[derive(Default)]
 pub(super) struct Provided {
+    pub(super) parts: BTreeMap<PathBuf, ProvidedPart>,
+}
+
+/// What a file of another tool provides.
+pub(super) struct ProvidedPart {
+    /// How large the file is.
+    pub(super) bytes: u64,
     pub(super) entries: Vec<ProvidedEntry>,
-    /// The files, and the folders that further ones would appear in.
-    pub(super) files: BTreeSet<PathBuf>,
+}
+
+impl Provided {
+    pub(super) fn entries(&self) -> impl Iterator<Item = &ProvidedEntry> {
+        self.parts.values().flat_map(|part| &part.entries)
+    }
 }
 
 /// One instance as a file of another tool holds it; its secrets are encrypted if there is a key.
@@ -71,7 +82,7 @@ pub(super) struct ProvidedEntry {
 
 impl std::fmt::Debug for Provided {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Provided").field("entries", &self.entries.len()).finish_non_exhaustive()
+        f.debug_struct("Provided").field("files", &self.parts.len()).finish_non_exhaustive()
     }
 }
 
@@ -121,11 +132,6 @@ pub(super) fn source_of(data_dir: &DataDir, file: &Path) -> InstanceSource {
     InstanceSource::Provided(shown.to_string_lossy().into())
 }
 
-/// The files of `instances.d`, sorted by name. What editors and tools leave beside them is passed over.
-pub(super) fn fragments(data_dir: &DataDir) -> Result<Vec<PathBuf>, Problem> {
-    files_in(&data_dir.instances_folder(), is_fragment)
-}
-
 /// Whether a file of this name is read, where other tools keep instances or targets.
 pub fn is_fragment(name: &str) -> bool {
     name.ends_with(".json") && !name.starts_with(['.', '#'])
@@ -155,6 +161,7 @@ pub(super) fn files_in(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<V
 
 #[cfg(test)]
 mod tests {
+    use super::super::discovery::PathPattern;
     use super::*;
 
     #[test]
@@ -173,15 +180,15 @@ mod tests {
     fn fragments_are_read_in_the_order_of_their_names_and_a_folder_that_is_not_there_has_none() {
         let folder = tempfile::tempdir().unwrap();
         let data_dir = DataDir::open(folder.path()).unwrap();
-        assert_eq!(fragments(&data_dir), Ok(Vec::new()));
+        assert_eq!(PathPattern::fragments(&data_dir).files(), Ok(Vec::new()));
         let inside = data_dir.instances_folder();
         std::fs::create_dir(&inside).unwrap();
         for name in ["20.json", "10.json", ".30.json"] {
             std::fs::write(inside.join(name), "{}").unwrap();
         }
-        assert_eq!(fragments(&data_dir), Ok(vec![inside.join("10.json"), inside.join("20.json")]));
+        assert_eq!(PathPattern::fragments(&data_dir).files(), Ok(vec![inside.join("10.json"), inside.join("20.json")]));
         std::fs::remove_dir_all(&inside).unwrap();
         std::fs::write(&inside, "").unwrap();
-        assert!(matches!(fragments(&data_dir), Err(Problem::Unlisted(_))));
+        assert!(matches!(PathPattern::fragments(&data_dir).files(), Err(Problem::Unlisted(_))));
     }
 }

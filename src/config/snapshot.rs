@@ -41,11 +41,17 @@ impl Snapshot {
     pub fn difference(&self, after: &Self, keys: Option<&Keyring>) -> Difference {
         let both = |one: &Option<String>, other: &Option<String>| Some((parse(one)?, parse(other)?));
         let settings = both(&self.settings, &after.settings).filter(|(before, after)| before != after);
-        let is_same_fleet = self.inventory == after.inventory && self.provided == after.provided;
-        let fleets = self.fleet().zip(after.fleet()).filter(|_| !is_same_fleet);
+        let (mut entries_before, mut entries_after) = (Vec::new(), Vec::new());
+        if self.inventory != after.inventory || self.provided != after.provided {
+            let files = [(&self.inventory, &after.inventory), (&self.provided, &after.provided)];
+            for (before, after) in files.into_iter().filter_map(|(before, after)| both(before, after)) {
+                entries_before.extend(entries(before));
+                entries_after.extend(entries(after));
+            }
+        }
         Difference {
             settings: settings.map(|(before, after)| changed_fields(&before, &after)).unwrap_or_default(),
-            instances: fleets.map(|(before, after)| changed_instances(before, after, keys)).unwrap_or_default(),
+            instances: changed_instances(entries_before, entries_after, keys),
         }
     }
 
@@ -54,13 +60,6 @@ impl Snapshot {
         let provided = |snapshot: &Self| Some(entries(parse(&snapshot.provided)?));
         let both = provided(self).zip(provided(after));
         both.map(|(before, after)| changed_instances(before, after, keys)).unwrap_or_default()
-    }
-
-    /// The entries of all files.
-    fn fleet(&self) -> Option<Vec<Json>> {
-        let mut fleet = entries(parse(&self.inventory)?);
-        fleet.extend(entries(parse(&self.provided)?));
-        Some(fleet)
     }
 
     /// The settings of `system.json` as they stood there.
@@ -230,10 +229,10 @@ fn shown_entries(inventory: Json) -> Vec<Value> {
 
 /// What other tools provide, as a [`Snapshot`] keeps it.
 pub(super) fn provided_text(provided: &Provided) -> String {
-    if provided.entries.is_empty() {
+    if provided.entries().next().is_none() {
         return NO_FLEET.to_owned();
     }
-    let entries = provided.entries.iter().map(|ProvidedEntry { source, entry, .. }| {
+    let entries = provided.entries().map(|ProvidedEntry { source, entry, .. }| {
         let mut members = vec![(SOURCE.to_owned(), Json::Text(source.as_str().to_owned()))];
         if let Json::Object(entry) = entry {
             members.extend(entry.iter().cloned());

@@ -300,7 +300,14 @@ impl Lane<'_> {
 
     async fn follow_instances(&self, instances: &[Instance]) -> Result<(), ChangeError> {
         let Followers { live, scheduler } = &self.configurator.followers;
-        live.mended(&lock(&self.configurator.follower).data_dir().instances_file());
+        let (file, refused) = {
+            let follower = lock(&self.configurator.follower);
+            (follower.data_dir().instances_file(), follower.refused_fleet())
+        };
+        match refused {
+            Some(errors) => live.refuse(file, errors),
+            None => live.mended(&file),
+        }
         if let Some((handle, fleet)) = scheduler {
             handle.replace_inventory(fleet.replace(instances)).await?;
         }

@@ -173,8 +173,13 @@ impl Daemon {
         let live = LiveConfig::new(config.system.clone());
         let (notifications, news, notifier) = Notifications::new(live.clone(), any_clock.clone(), fleet.clone());
         tasks.spawn(notifier.run(handle.clone(), stop_polls.clone()));
-        let (driver, Listeners { counters, events, poll_log }) =
-            listen(driver.subscribe(news), &fleet, (&notifications, &spans, &books), &any_clock, (&tasks, &stop_calls));
+        let (driver, Listeners { counters, events, poll_log }) = listen(
+            driver.subscribe(news),
+            &fleet,
+            (&notifications, &spans, &books, &live),
+            &any_clock,
+            (&tasks, &stop_calls),
+        );
         let driver = spawn_driver(driver, stop_polls.clone());
 
         let scheduler = (handle.clone(), fleet.clone());
@@ -242,12 +247,13 @@ struct Listeners {
 fn listen(
     driver: Driver<TokioClock, Fleet>,
     fleet: &Fleet,
-    (notifications, spans, books): (&Notifications, &SpanExport, &Books),
+    (notifications, spans, books, live): (&Notifications, &SpanExport, &Books, &LiveConfig),
     clock: &Arc<dyn Clock>,
     (tasks, stop): (&TaskTracker, &CancellationToken),
 ) -> (Driver<TokioClock, Fleet>, Listeners) {
     let counters = Metrics::with(|registry| {
         registry.register_collector(Box::new(notifications.board().clone()));
+        registry.register_collector(Box::new(live.clone()));
         registry.register_collector(Box::new(books.accounts.refusals().counts().clone()));
         spans.register(registry);
     });

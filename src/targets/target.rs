@@ -36,6 +36,18 @@ pub enum Access {
     Tcp(TcpCheck),
 }
 
+impl Access {
+    /// The secret that signs in, if one is needed.
+    pub(crate) fn secret(&self) -> Option<&Secret> {
+        match self {
+            Self::Pve(access) | Self::Pbs(access) | Self::Pmg(access) => match &access.credentials {
+                Credentials::Token { secret, .. } | Credentials::Password { password: secret, .. } => Some(secret),
+            },
+            Self::Http(_) | Self::Tcp(_) => None,
+        }
+    }
+}
+
 /// The doors of a Proxmox host or cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxmoxAccess {

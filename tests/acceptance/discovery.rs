@@ -76,7 +76,7 @@ async fn files_of_targets_come_change_and_go() {
 }
 
 #[tokio::test]
-async fn a_broken_file_of_targets_leaves_what_was_in_force_and_the_settings_can_name_others() {
+async fn a_broken_file_of_targets_keeps_what_it_held_and_the_settings_can_name_others() {
     let folder = with_targets(&tcp_targets(), &[("a.json", json!([{"targets": ["127.0.0.1:9"]}]))]);
     let daemon = Daemon::start(&folder).await;
     let one = [("tcp::127.0.0.1:9", "targets/a.json")];
@@ -87,11 +87,11 @@ async fn a_broken_file_of_targets_leaves_what_was_in_force_and_the_settings_can_
     let place = |name: &str| folder.path().join("targets").join(name).display().to_string();
     let first = format!("{}: [0].targets[0]", place("a.json"));
     let expected = [
+        format!("{}: [0].targets[2]: must be a port from 1 to 65535", place("b.json")),
         format!(
             "{}: [0].targets[1]: tcp::127.0.0.1:9 is already the name of {first}; give one of them another name",
             place("b.json")
         ),
-        format!("{}: [0].targets[2]: must be a port from 1 to 65535", place("b.json")),
     ];
     assert_eq!(edits, json!([{"file": place("b.json"), "errors": expected}]));
     assert_eq!(daemon.health().await["instances"].as_array().unwrap().len(), 1);

@@ -117,44 +117,159 @@ async fn a_folder_that_kubernetes_mounts_is_followed_when_it_points_its_link_els
     daemon.stop().await;
 }
 
+/// Waits until the refused edits are these files with errors of these words.
+async fn until_refused(daemon: &Daemon, wanted: &[(String, &str)]) {
+    let look = async || {
+        let edits = daemon.get("/api/system/settings").await["refusedEdits"].clone();
+        let edits = edits.as_array().unwrap();
+        let told = |(edit, (file, words)): (&Value, &(String, &str))| {
+            edit["file"] == **file && edit["errors"][0].as_str().unwrap().contains(words)
+        };
+        (edits.len() == wanted.len() && edits.iter().zip(wanted).all(told)).then_some(())
+    };
+    eventually(&format!("refused is {wanted:?}"), EDIT_TAKES_EFFECT_WITHIN, look).await.unwrap();
+}
+
+async fn add(daemon: &Daemon, instance: &Value) -> StatusCode {
+    daemon.post(NODES, &json!({ "instance": instance })).await.status()
+}
+
 #[tokio::test]
-async fn a_broken_fragment_and_a_key_in_two_files_change_nothing_and_are_shown_by_file() {
+async fn a_broken_fragment_keeps_what_it_held_and_holds_up_nobody_else() {
+    let lab = lab(vec![HostPlan::pve(SEED, "rack", 3)]).await;
+    let rack = &lab.instances_json(None)["instances"][0];
+    let folder = with_fragments(&fleet(&[&tcp("own")]), &[("a.json", fleet(&[rack]))]);
+    let daemon = Daemon::start(&folder).await;
+    let (a, b) = ("instances.d/a.json", "instances.d/b.json");
+    let place = |name: &str| folder.path().join(name).display().to_string();
+    until_sources_are(&daemon, &[("pve::rack", a), ("tcp::own", "instances.json")]).await;
+
+    folder.write(a, "{");
+    until_refused(&daemon, &[(place(a), "line 1, column 1: ")]).await;
+    assert!(daemon.program.stderr().contains("line 1, column 1: "), "{}", daemon.program.stderr());
+    let metrics = reqwest::get(format!("http://{}/metrics", daemon.metrics)).await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("\npulse_config_refused_files 1\n"), "{metrics}");
+    // Calls, edits by hand and files of other tools go on, each beside what the broken one held.
+    assert_eq!(add(&daemon, &tcp("called")).await, StatusCode::CREATED);
+    folder.write_json(b, &fleet(&[&tcp("other")]));
+    let own = [("tcp::called", "instances.json"), ("tcp::other", b), ("tcp::own", "instances.json")];
+    until_sources_are(&daemon, &[&[("pve::rack", a)], &own[..]].concat()).await;
+    folder.write_json("instances.json", &fleet(&[&tcp("by-hand")]));
+    until_sources_are(&daemon, &[("pve::rack", a), ("tcp::by-hand", "instances.json"), ("tcp::other", b)]).await;
+    let read = daemon.state("pve::rack").await["readAt"].clone();
+    daemon.until_state("pve::rack", |row| row["readAt"] != read).await;
+    until_refused(&daemon, &[(place(a), "line 1, column 1: ")]).await;
+    let history = daemon.get("/api/config/history").await;
+    let told: Vec<&str> =
+        history["versions"].as_array().unwrap().iter().map(|it| it["summary"].as_str().unwrap()).collect();
+    let edits = ["added: tcp::by-hand; removed: tcp::called, tcp::own", "added: tcp::other", "added: tcp::called"];
+    assert_eq!(told[..3], edits, "what is broken removes nothing: {told:?}");
+    // Whose key it is stays known, and that another tool keeps it.
+    assert_is_problem(
+        &daemon.post(NODES, &json!({"instance": rack})).await.json().await.unwrap(),
+        409,
+        "provided_by_file",
+    );
+
+    // A folder that cannot be listed is no empty one.
+    let (folder_path, aside) = (folder.path().join("instances.d"), folder.path().join("aside"));
+    fs::rename(&folder_path, &aside).unwrap();
+    fs::write(&folder_path, "").unwrap();
+    until_refused(&daemon, &[(place("instances.d"), "cannot be listed (")]).await;
+    assert_eq!(add(&daemon, &tcp("third")).await, StatusCode::CREATED);
+    let all =
+        [("pve::rack", a), ("tcp::by-hand", "instances.json"), ("tcp::other", b), ("tcp::third", "instances.json")];
+    until_sources_are(&daemon, &all).await;
+    fs::remove_file(&folder_path).unwrap();
+    fs::rename(&aside, &folder_path).unwrap();
+
+    // One that is removed retires its hosts, broken or not.
+    until_refused(&daemon, &[(place(a), "line 1, column 1: ")]).await;
+    fs::remove_file(folder.path().join(a)).unwrap();
+    until_refused(&daemon, &[]).await;
+    until_sources_are(&daemon, &all[1..]).await;
+    daemon.stop().await;
+    lab.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_broken_inventory_holds_up_calls_but_no_fragment() {
     let folder = with_fragments(&fleet(&[&tcp("own")]), &[("a.json", fleet(&[&tcp("first")]))]);
     let daemon = Daemon::start(&folder).await;
-    let both = [("tcp::first", "instances.d/a.json"), ("tcp::own", "instances.json")];
-    until_sources_are(&daemon, &both).await;
-    let place = |name: &str| folder.path().join("instances.d").join(name).display().to_string();
-
-    folder.write_json("instances.d/b.json", &fleet(&[&tcp("second"), &tcp("own")]));
-    let edits = refusals(&daemon).await;
-    let own = folder.path().join("instances.json").display().to_string();
-    let twice = format!(
-        "{}: instances[1].name: tcp::own is already the name of {own}: instances[0]; give one of them another name",
-        place("b.json")
-    );
-    assert_eq!(edits, json!([{"file": place("b.json"), "errors": [twice]}]));
-    // Whoever looks sees what is in force; but a call cannot judge the fleet as a whole meanwhile.
-    until_sources_are(&daemon, &both).await;
-    let response = daemon.post(NODES, &json!({"instance": tcp("third")})).await;
-    let problem: Value = response.json().await.unwrap();
-    assert_is_problem(&problem, 409, "file_broken");
-    assert!(problem["detail"].as_str().unwrap().contains(&twice), "{problem}");
-
-    fs::remove_file(place("b.json")).unwrap();
-    folder.write("instances.d/a.json", "{");
-    let look = async || {
-        let edits = refusals(&daemon).await;
-        (edits[0]["file"] == place("a.json")).then_some(edits)
+    folder.write("instances.json", "{");
+    until_refused(&daemon, &[(folder.path().join("instances.json").display().to_string(), "line 1, column 1: ")]).await;
+    assert_eq!(add(&daemon, &tcp("third")).await, StatusCode::CONFLICT);
+    folder.write_json("instances.d/a.json", &fleet(&[&tcp("second")]));
+    let in_force = async || {
+        let health = daemon.health().await;
+        let keys: Vec<_> = health["instances"].as_array().unwrap().iter().map(|row| row["key"].clone()).collect();
+        (keys == [json!("tcp::own"), json!("tcp::second")]).then_some(())
     };
-    let edits = eventually("the other file is refused", EDIT_TAKES_EFFECT_WITHIN, look).await.unwrap();
-    assert!(edits[0]["errors"][0].as_str().unwrap().contains("line 1, column 1: "), "{edits}");
-    assert_eq!(edits.as_array().unwrap().len(), 1, "what was mended is refused no more: {edits}");
-    assert!(daemon.health().await["instances"].as_array().unwrap().len() == 2);
+    eventually("the fragment is followed", EDIT_TAKES_EFFECT_WITHIN, in_force).await.unwrap();
+    let history = daemon.get("/api/config/history").await;
+    assert_eq!(history["versions"][0]["summary"], "added: tcp::second; removed: tcp::first");
+    let response = daemon.post("/api/config/rollback", &json!({"version": 1, "reason": "broken"})).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    until_sources_are(&daemon, &[("tcp::own", "instances.json"), ("tcp::second", "instances.d/a.json")]).await;
+    daemon.stop().await;
+}
 
-    folder.write_json("instances.d/a.json", &fleet(&[&tcp("first")]));
-    let mended = async || (daemon.get("/api/system/settings").await["refusedEdits"] == json!([])).then_some(());
-    eventually("the refusal ends", EDIT_TAKES_EFFECT_WITHIN, mended).await.unwrap();
+#[tokio::test]
+async fn who_holds_a_key_keeps_it_and_who_claims_it_too_is_refused() {
+    let folder = with_fragments(&fleet(&[&tcp("own")]), &[("b.json", fleet(&[&tcp("first")]))]);
+    let daemon = Daemon::start(&folder).await;
+    let (a, b, own) = ("instances.d/a.json", "instances.d/b.json", "instances.json");
+    let place = |name: &str| folder.path().join(name).display().to_string();
+    let both = [("tcp::first", b), ("tcp::own", own)];
     until_sources_are(&daemon, &both).await;
+
+    // Not even one that is read before the other.
+    folder.write_json(a, &fleet(&[&tcp("second"), &tcp("first"), &tcp("own")]));
+    let edits = refusals(&daemon).await;
+    let twice = |index: usize, name: &str, holder: &str| {
+        let holder = format!("{}: instances[0]; give one of them another name", place(holder));
+        format!("{}: instances[{index}].name: tcp::{name} is already the name of {holder}", place(a))
+    };
+    let expected = json!([{"file": place(a), "errors": [twice(2, "own", own), twice(1, "first", b)]}]);
+    assert_eq!(edits, expected, "{edits:#}");
+    until_sources_are(&daemon, &both).await;
+
+    // What one gives up another may take in the same moment, and the first to take it has it.
+    folder.write_json(b, &fleet(&[&tcp("third")]));
+    folder.write_json(a, &fleet(&[&tcp("second"), &tcp("first")]));
+    until_sources_are(&daemon, &[("tcp::first", a), both[1], ("tcp::second", a), ("tcp::third", b)]).await;
+    until_refused(&daemon, &[]).await;
+    // A broken file goes on to hold what it held.
+    folder.write(a, "[]");
+    until_refused(&daemon, &[(place(a), "must be an object")]).await;
+    folder.write_json(b, &fleet(&[&tcp("second")]));
+    let held = format!("tcp::second is already the name of {} as it was before it was broken", place(a));
+    until_refused(&daemon, &[(place(a), "must be an object"), (place(b), &held)]).await;
+    until_sources_are(&daemon, &[("tcp::first", a), both[1], ("tcp::second", a), ("tcp::third", b)]).await;
+    fs::remove_file(folder.path().join(a)).unwrap();
+    until_sources_are(&daemon, &[both[1], ("tcp::second", b)]).await;
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_broken_fragment_held_is_not_taken_for_removed_while_no_daemon_runs() {
+    let folder = with_fragments(&fleet(&[&tcp("own")]), &[("a.json", fleet(&[&tcp("first")]))]);
+    let daemon = Daemon::start(&folder).await;
+    assert_eq!(add(&daemon, &tcp("second")).await, StatusCode::CREATED);
+    daemon.stop().await;
+    folder.write("instances.d/a.json", "{");
+    let ended = run(&mut folder.pulse(["config", "rollback", "--reason", "one too many"])).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    // Nothing is in force that the file could keep, and hosts are not left out in silence.
+    let ended = run(&mut folder.pulse(["serve"])).await;
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    assert!(ended.stderr.contains("a.json: line 1, column 1: "), "{ended:?}");
+    folder.write_json("instances.d/a.json", &fleet(&[&tcp("first")]));
+    let daemon = Daemon::start(&folder).await;
+    let history = daemon.get("/api/config/history").await;
+    assert_eq!(history["versions"].as_array().unwrap().len(), 3, "{history:#}");
+    assert_eq!(history["versions"][0]["summary"], "removed: tcp::second");
+    until_sources_are(&daemon, &[("tcp::first", "instances.d/a.json"), ("tcp::own", "instances.json")]).await;
     daemon.stop().await;
 }
 

@@ -5,7 +5,7 @@ import { findNodes } from "./cluster.js";
 import { modal } from "./dialog.js";
 import { by, empty, fill, h, table, untrusted } from "./dom.js";
 import { field, values } from "./form.js";
-import { ask, done, problem } from "./tell.js";
+import { ask, done, problem, refusedEdit } from "./tell.js";
 import { tested } from "./tested.js";
 
 const NODES = "/api/config/nodes";
@@ -29,6 +29,8 @@ async function load() {
     next = answer.next;
   } while (next !== null);
   show();
+  const { refusedEdits } = await get("/api/system/settings");
+  fill(by("refused"), ...refusedEdits.map(refusedEdit));
 }
 
 const address = ({ type, url, host, port }) => (type === "tcp" ? `${host}:${port}` : url) ?? "–";

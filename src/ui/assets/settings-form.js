@@ -118,14 +118,6 @@ function showSettings(refusedEdits) {
     );
   });
   const told = h("div", { id: "settings-told" });
-  const refused = refusedEdits.map((edit) =>
-    h(
-      "div",
-      { class: "problem" },
-      h("strong", {}, `An edit of ${edit.file} was refused; what was in force stays`),
-      h("ul", {}, ...edit.errors.map((error) => h("li", {}, error))),
-    ),
-  );
   const save =
     ADMIN &&
     h(
@@ -134,7 +126,7 @@ function showSettings(refusedEdits) {
       h("span", { class: "hint" }, "Takes effect at once, without a restart. An empty field takes the default."),
       h("button", { class: "primary", type: "submit" }, "Apply"),
     );
-  fill(by("settings"), ...refused, ...groups, told, save || null);
+  fill(by("settings"), ...refusedEdits.map(refusedEdit), ...groups, told, save || null);
 }
 
 function changed(form) {

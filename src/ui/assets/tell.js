@@ -23,6 +23,15 @@ export function problem(error) {
   return box;
 }
 
+/** A file of the configuration that is broken as it stands. */
+export const refusedEdit = ({ file, errors }) =>
+  h(
+    "div",
+    { class: "problem" },
+    h("strong", { dir: "auto" }, `An edit of ${file} was refused; what was in force stays`),
+    h("ul", {}, ...errors.map((error) => h("li", { dir: "auto" }, error))),
+  );
+
 /** A note that something was done, with a way to undo it if there is one. */
 export function done(text, undo) {
   const place = h("div");
