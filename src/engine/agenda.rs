@@ -70,6 +70,7 @@ impl Agenda {
     }
 
     /// Puts `id` on the wheel, wherever it waited before. What is already due comes at the next turn of time.
+    #[inline]
     pub(super) fn schedule(&mut self, id: u32, due: Timestamp) {
         self.unlink(id);
         self.due[id as usize] = due;
@@ -79,6 +80,8 @@ impl Agenda {
     }
 
     /// Takes `id` out of wherever it waits.
+    #[inline]
+    #[inline]
     pub(super) fn unlink(&mut self, id: u32) {
         match self.lists.unlink(id) {
             Some(slot) if slot < SLOTS && self.lists.is_empty(slot) => {
@@ -114,6 +117,7 @@ impl Agenda {
         self.waiting
     }
 
+    #[inline]
     pub(super) fn push_lane(&mut self, lane: Lane, id: u32) {
         self.unlink(id);
         self.lists.push_back(lane.list(), id);
@@ -135,6 +139,7 @@ impl Agenda {
     }
 
     /// Moves time on to `now` and hands out whatever is due by then, earliest first.
+    #[inline]
     pub(super) fn expire(&mut self, now: Timestamp, expired: &mut Vec<u32>) {
         expired.clear();
         if now <= self.time {
@@ -160,6 +165,7 @@ impl Agenda {
     /// The next time at which something may be due; `None` if the wheel is empty.
     ///
     /// It may be early where many instances are due in later turns, never late.
+    #[inline]
     pub(super) fn next_due(&self) -> Option<Timestamp> {
         let origin = self.time + Millis::new(1);
         let first = slot_of(origin);
@@ -187,6 +193,7 @@ impl Agenda {
     }
 
     /// The smallest `distance <= d < end` whose slot, counted from `first`, is occupied.
+    #[inline]
     fn next_occupied(&self, first: usize, distance: usize, end: usize) -> Option<usize> {
         let mut distance = distance;
         while distance < end {
@@ -201,6 +208,7 @@ impl Agenda {
         None
     }
 
+    #[inline]
     fn take_due(&mut self, slot: usize, now: Timestamp, expired: &mut Vec<u32>) {
         self.lists.take(slot, |id| self.due[id as usize] <= now, expired);
         if self.lists.is_empty(slot) {

@@ -181,6 +181,7 @@ impl Engine {
     }
 
     /// When to hand in the next [`Input::Tick`] if nothing else happens; `None` if there is nothing to wait for.
+    #[inline]
     pub fn next_wakeup(&self) -> Option<Timestamp> {
         if self.next_lane().is_some() { Some(self.now) } else { self.agenda.next_due() }
     }

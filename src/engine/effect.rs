@@ -87,6 +87,7 @@ impl Effects {
     }
 
     /// Drops whatever was not taken.
+    #[inline]
     pub fn clear(&mut self) {
         self.list.clear();
     }

@@ -87,6 +87,7 @@ impl Engine {
     /// Plans the next poll one interval after the start of the last one, with load, bounds and jitter.
     ///
     /// Anchored on what happened, so planning twice changes nothing (lesson 8).
+    #[inline]
     fn plan_from_start(&mut self, id: u32, choice: Choice, effects: &mut Effects) {
         let interval = self.draw_interval(id, choice);
         let started = self.instance_mut(id).started;
@@ -97,6 +98,7 @@ impl Engine {
     }
 
     /// Draws the interval to the next poll and keeps it as the planned one.
+    #[inline]
     pub(super) fn draw_interval(&mut self, id: u32, choice: Choice) -> Millis {
         let interval = self.spread(id, choice);
         self.instance_mut(id).planned = interval;
@@ -238,6 +240,7 @@ impl Engine {
     }
 
     /// Puts `id` on the wheel for `due` and tells so.
+    #[inline]
     pub(super) fn plan(
         &mut self,
         id: u32,
@@ -251,6 +254,7 @@ impl Engine {
     }
 
     /// A span between both ends, from the instance's own stream.
+    #[inline]
     pub(super) fn draw_between(&mut self, id: u32, low: Millis, high: Millis) -> Millis {
         match self.instances[id as usize].as_mut() {
             Some(instance) => instance.jitter.between(&self.jitter, low, high),

@@ -37,12 +37,14 @@ pub(super) struct Jitter {
 
 impl Jitter {
     /// A span between `low` and `high`, both included; `low` where they are the wrong way round.
+    #[inline]
     pub(super) fn between(&mut self, source: &JitterSource, low: Millis, high: Millis) -> Millis {
         let width = u128::from(high.saturating_sub(low).get());
         let part = ((width + 1) * u128::from(self.draw(source))) >> 16;
         low + Millis::new(u64::try_from(part).unwrap_or(u64::MAX))
     }
 
+    #[inline]
     fn draw(&mut self, source: &JitterSource) -> u16 {
         if usize::from(self.used) == WORDS {
             self.refill(source);

@@ -59,6 +59,7 @@ impl Lists {
     }
 
     /// Takes `id` out of the list it is in and names that list; `None` if it is in none.
+    #[inline]
     pub(super) fn unlink(&mut self, id: u32) -> Option<usize> {
         let node = &mut self.nodes[id as usize];
         let Node { next, prev, list } = *node;
@@ -79,6 +80,7 @@ impl Lists {
     }
 
     /// Hands out whoever of `list` is to go, in its order. The others stay in theirs.
+    #[inline]
     pub(super) fn take(&mut self, list: usize, mut is_to_go: impl FnMut(u32) -> bool, taken: &mut Vec<u32>) {
         let mut next = std::mem::replace(&mut self.lists[list], EMPTY).head;
         while let Some(id) = some(next) {

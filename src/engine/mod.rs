@@ -1,6 +1,8 @@
 //! The scheduler: a pure state machine that is handed time and events and answers with effects.
 //!
 //! It knows nothing of sockets, tasks, clocks or logs; drivers own those.
+//! What a steady cycle calls across files is marked `#[inline]`: the compiler splits the crate along them, and inlines
+//! nothing else from one part into the other, which is a tenth of a cycle.
 
 mod agenda;
 mod breaker;
