@@ -81,7 +81,6 @@ impl Agenda {
 
     /// Takes `id` out of wherever it waits.
     #[inline]
-    #[inline]
     pub(super) fn unlink(&mut self, id: u32) {
         match self.lists.unlink(id) {
             Some(slot) if slot < SLOTS && self.lists.is_empty(slot) => {
