@@ -59,6 +59,13 @@ fn opening(head: &Head, has_lists: bool) -> Vec<u8> {
     text
 }
 
+/// The rows of a page that is most likely full. A vector that grows as they come moves them again and again.
+fn page_of<T>(rows: impl Iterator<Item = T>) -> Vec<T> {
+    let mut page = Vec::with_capacity(rows.size_hint().1.unwrap_or_default());
+    page.extend(rows);
+    page
+}
+
 fn write(text: &mut Vec<u8>, value: &impl Serialize) {
     serde_json::to_writer(text, value).expect("plain values become JSON, and memory takes them");
 }
@@ -78,7 +85,7 @@ impl Tally {
         let mut tally = Self::default();
         let mut after = None;
         loop {
-            let page = api.handle.page(after, move |now, views| {
+            let page = api.handle.glance(after, move |now, views| {
                 for view in views {
                     tally.count(&view, now + DUE_SOON, calendar);
                 }
@@ -172,26 +179,24 @@ impl Writer {
         let look = move |_, views: &mut dyn Iterator<Item = InstanceView<'_>>| -> Vec<_> {
             views.filter_map(|view| breaker_row(&view, calendar)).collect()
         };
-        let page = self.api.handle.page(self.after.take(), look).await?;
+        let page = self.api.handle.glance(self.after.take(), look).await?;
         page.found.iter().for_each(|row| self.row(row));
         Ok(page.next)
     }
 
     async fn staleness(&mut self) -> Result<Option<InstanceKey>, DriverGone> {
         let calendar = self.calendar;
-        let look = move |_, views: &mut dyn Iterator<Item = InstanceView<'_>>| -> Vec<_> {
-            views.map(|view| staleness_row(&view, calendar)).collect()
+        let look = move |_, views: &mut dyn Iterator<Item = InstanceView<'_>>| {
+            page_of(views.map(|view| staleness_row(&view, calendar)))
         };
-        let page = self.api.handle.page(self.after.take(), look).await?;
+        let page = self.api.handle.glance(self.after.take(), look).await?;
         page.found.iter().for_each(|row| self.row(row));
         Ok(page.next)
     }
 
     async fn instances(&mut self) -> Result<Option<InstanceKey>, DriverGone> {
         let from = self.after.clone().map_or(Bound::Unbounded, Bound::Excluded);
-        let look = |_, views: &mut dyn Iterator<Item = InstanceView<'_>>| -> Vec<_> {
-            views.map(|view| view.health()).collect()
-        };
+        let look = |_, views: &mut dyn Iterator<Item = InstanceView<'_>>| page_of(views.map(|view| view.health()));
         let page = self.api.handle.page(self.after.take(), look).await?;
         let (calendar, members) = (self.calendar, Arc::clone(&self.members));
         // Both are sorted by key. One that came or went meanwhile is in one of them alone, and left out.

@@ -18,6 +18,8 @@ pub struct DriverGone;
 
 /// How many instances one look at the engine takes in: some 0.1 ms of the scheduler's time.
 const PAGE: usize = 256;
+/// How many one that asks each for a word takes in: no longer.
+const GLANCE: usize = 4 * PAGE;
 
 /// What was found on one page of the fleet.
 #[derive(Clone, Debug)]
@@ -70,8 +72,8 @@ impl Handle {
         self.read(Engine::overview).await
     }
 
-    /// Whatever `look` finds in the next few hundred instances after `after`, in the order of keys. It has to take all
-    /// of them. Polls go on between pages, so pages are from different moments.
+    /// Whatever `look` finds in the next few hundred instances after `after`, in the order of keys. It has to take all of
+    /// them. Polls go on between pages, so pages are from different moments.
     ///
     /// # Errors
     /// The driver has stopped.
@@ -80,15 +82,36 @@ impl Handle {
         after: Option<InstanceKey>,
         look: impl FnOnce(Timestamp, &mut dyn Iterator<Item = InstanceView<'_>>) -> T + Send + 'static,
     ) -> Result<Page<T>, DriverGone> {
+        self.page_of(PAGE, after, look).await
+    }
+
+    /// The same, for a `glance` that reads little of each instance and keeps less: of more of them at once.
+    ///
+    /// # Errors
+    /// The driver has stopped.
+    pub async fn glance<T: Send + 'static>(
+        &self,
+        after: Option<InstanceKey>,
+        glance: impl FnOnce(Timestamp, &mut dyn Iterator<Item = InstanceView<'_>>) -> T + Send + 'static,
+    ) -> Result<Page<T>, DriverGone> {
+        self.page_of(GLANCE, after, glance).await
+    }
+
+    async fn page_of<T: Send + 'static>(
+        &self,
+        size: usize,
+        after: Option<InstanceKey>,
+        look: impl FnOnce(Timestamp, &mut dyn Iterator<Item = InstanceView<'_>>) -> T + Send + 'static,
+    ) -> Result<Page<T>, DriverGone> {
         let page = move |engine: &Engine, now| {
             let (mut count, mut last) = (0, None);
-            let views = engine.instances_after(after.as_ref(), now).take(PAGE);
+            let views = engine.instances_after(after.as_ref(), now).take(size);
             let mut views = views.inspect(|view| {
                 count += 1;
                 last = Some(view.key());
             });
             let found = look(now, &mut views);
-            Page { found, next: last.filter(|_| count == PAGE).cloned() }
+            Page { found, next: last.filter(|_| count == size).cloned() }
         };
         self.read(page).await
     }
