@@ -227,7 +227,7 @@ pub(crate) fn all_settings() -> Value {
 /// The same with files of targets, whose instances share every field that they may.
 pub(crate) fn settings_with_discovery() -> Value {
     let mut settings = all_settings();
-    let http = json!({"paths": ["targets/*.json", "targets.json"], "type": "http", "enabled": false, "interval": "1h",
+    let http = json!({"paths": ["targets/*.json", "targets.json", "targets/*.yml"], "type": "http", "enabled": false, "interval": "1h",
         "timeout": "5s", "method": "GET", "expectedStatus": "200-299", "bodyContains": "ok"});
     settings["discovery"] = json!({"files": [http]});
     settings
@@ -241,6 +241,26 @@ pub(crate) fn fragment() -> Value {
     }
     fleet
 }
+
+/// A file of targets as people write it, beside [`targets`].
+pub(crate) const TARGETS_IN_YAML: &str = "\
+# the second floor
+- targets:
+    - https://127.0.0.1:9/second # and what is behind it
+    - 'http://[::1]:9/second'
+  labels: &common
+    __pulse_enabled: false
+    __pulse_interval: 30s
+    __pulse_expected_status: 200-299
+    job: endpoints
+- targets: [127.0.0.1:10, \"127.0.0.1:11\"]
+  labels:
+    <<: *common
+    __pulse_body_contains: |-
+      all is well
+    __meta_site: ~
+- {targets: [], labels: *common}
+";
 
 /// A file of targets, with every label.
 pub(crate) fn targets() -> Value {

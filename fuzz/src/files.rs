@@ -18,7 +18,8 @@ use crate::secrets::{Place, Secrets};
 use crate::watch::Watch;
 
 /// What is mutated: our files, and one of each form that other tools write.
-const FILES: [&str; 4] = ["system.json", "instances.json", "instances.d/rack.json", "targets/rack.json"];
+const FILES: [&str; 5] =
+    ["system.json", "instances.json", "instances.d/rack.json", "targets/rack.json", "targets/rack.yml"];
 /// The stream of draws of this part of a run.
 const STREAM: u64 = 1 << 40;
 
@@ -42,7 +43,8 @@ pub fn break_files(seed: u64, count: u64) -> Report {
         std::fs::create_dir(folder.path().join(inner)).expect("the folder is ours");
     }
     let valid = [corpus::settings_with_discovery(), corpus::fleet(), corpus::fragment(), corpus::targets()];
-    let valid = valid.map(|content| content.to_string());
+    let [settings, fleet, fragment, targets] = valid.map(|content| content.to_string());
+    let valid = [settings, fleet, fragment, targets, corpus::TARGETS_IN_YAML.to_owned()];
     for number in 0..count {
         let which = draws.below(FILES.len());
         let mut texts = valid.clone().map(String::into_bytes);
@@ -74,7 +76,7 @@ pub fn break_files(seed: u64, count: u64) -> Report {
 }
 
 #[expect(clippy::expect_used, reason = "without a folder there is nothing to find")]
-fn write(folder: &Path, texts: &[Vec<u8>; 4]) {
+fn write(folder: &Path, texts: &[Vec<u8>; 5]) {
     for (name, text) in FILES.into_iter().zip(texts) {
         let path = folder.join(name);
         std::fs::write(&path, text).expect("the folder can be written");

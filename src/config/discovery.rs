@@ -13,7 +13,7 @@ use super::error::{ConfigError, ConfigErrors, JsonErrors, Place, Problem, Source
 use super::instance;
 use super::json::{Fields, Json, JsonPath, unknown};
 use super::reference::References;
-use super::{DataDir, provided};
+use super::target_paths::PathPattern;
 use crate::engine::InstanceType;
 
 /// Its name in `system.json`.
@@ -62,75 +62,6 @@ pub(super) struct TargetFiles {
 impl fmt::Debug for TargetFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TargetFiles").field("paths", &self.paths).finish_non_exhaustive()
-    }
-}
-
-/// A path whose last part may hold one `*`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum PathPattern {
-    File(PathBuf),
-    In { folder: PathBuf, before: String, after: String },
-}
-
-impl PathPattern {
-    fn read(text: &str, data_folder: &Path) -> Result<Self, Problem> {
-        let rule = |text: &str| Err(Problem::Rule(text.to_owned()));
-        let path = data_folder.join(text);
-        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return Err(Problem::Empty) };
-        let name = name.to_string_lossy();
-        if !name.ends_with(".json") {
-            return rule("must end in .json; YAML is not read");
-        }
-        if folder.to_string_lossy().contains('*') || name.matches('*').count() > 1 {
-            return rule("may hold one * at the most, in the name of the file");
-        }
-        match name.split_once('*') {
-            None => Ok(Self::File(path)),
-            Some(_) if folder == data_folder => {
-                rule("would take in the other files of the data folder; give the targets a folder of their own")
-            }
-            Some((before, after)) => {
-                Ok(Self::In { folder: folder.to_owned(), before: before.to_owned(), after: after.to_owned() })
-            }
-        }
-    }
-
-    /// The files of `instances.d`.
-    pub(super) fn fragments(data_dir: &DataDir) -> Self {
-        Self::In { folder: data_dir.instances_folder(), before: String::new(), after: String::new() }
-    }
-
-    /// What has to be watched to see such files come.
-    pub(super) fn watched(&self) -> &Path {
-        match self {
-            Self::File(path) => path,
-            Self::In { folder, .. } => folder,
-        }
-    }
-
-    /// The files there are, sorted by name. What editors and tools leave beside them is passed over.
-    pub(super) fn files(&self) -> Result<Vec<PathBuf>, Problem> {
-        match self {
-            Self::File(path) => Ok(vec![path.clone()]),
-            Self::In { folder, .. } => provided::files_in(folder, |name| self.takes_name(name)),
-        }
-    }
-
-    /// Whether such a file would be read.
-    pub(super) fn takes(&self, path: &Path) -> bool {
-        match self {
-            Self::File(file) => file == path,
-            Self::In { folder, .. } => {
-                let name = path.file_name().is_some_and(|name| self.takes_name(&name.to_string_lossy()));
-                name && path.parent() == Some(folder.as_path())
-            }
-        }
-    }
-
-    fn takes_name(&self, name: &str) -> bool {
-        let Self::In { before, after, .. } = self else { return false };
-        let inside = name.strip_prefix(before.as_str()).and_then(|rest| rest.strip_suffix(after.as_str()));
-        inside.is_some() && provided::is_fragment(name)
     }
 }
 
@@ -362,6 +293,9 @@ fn read_labels(
     let mut known: Vec<(&'static str, String)> = Vec::new();
     for (name, value) in labels {
         let at = path.field(&name);
+        if matches!(value, Json::Null) {
+            continue;
+        }
         let Some(value) = errors.keep(&at, value.into_text()) else { continue };
         if !name.starts_with(PREFIX) {
             continue;
@@ -438,7 +372,7 @@ mod tests {
         for (item, expected) in [
             (r#"{"type": "tcp"}"#, "files[0].paths: is required"),
             (r#"{"paths": [], "type": "tcp"}"#, "files[0].paths: must not be empty"),
-            (r#"{"paths": ["a.yml"], "type": "tcp"}"#, "files[0].paths[0]: must end in .json; YAML is not read"),
+            (r#"{"paths": ["a.txt"], "type": "tcp"}"#, "files[0].paths[0]: must end in .json, .yml or .yaml"),
             (
                 r#"{"paths": ["/*/a.json"], "type": "tcp"}"#,
                 "files[0].paths[0]: may hold one * at the most, in the name of the file",
@@ -464,22 +398,6 @@ mod tests {
         ] {
             assert_eq!(read_items(item).unwrap_err(), expected);
         }
-    }
-
-    #[test]
-    fn a_pattern_takes_names_and_passes_over_what_tools_leave_behind() {
-        let folder = tempfile::tempdir().unwrap();
-        for name in ["rack-1.json", "rack-2.json", "rack-3.yml", ".rack-4.json", "other.json"] {
-            std::fs::write(folder.path().join(name), "[]").unwrap();
-        }
-        let pattern =
-            |name: &str| PathPattern::read(&folder.path().join(name).display().to_string(), Path::new("/data"));
-        let found = |name: &str| pattern(name).unwrap().files().unwrap().len();
-        assert_eq!((found("rack-*.json"), found("*.json"), found("*k-1.json"), found("rack-1.json")), (2, 3, 1, 1));
-        assert_eq!(
-            PathPattern::read("targets/*.json", Path::new("/data")).unwrap().watched(),
-            Path::new("/data/targets")
-        );
     }
 
     #[test]

@@ -8,13 +8,14 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::discovery::{NAME_LABEL, PathPattern};
+use super::discovery::NAME_LABEL;
 use super::entry;
 use super::error::{ConfigErrors, Errors, MAX_ERRORS, Place, Problem};
 use super::instances::Instance;
 use super::json::Json;
 use super::keyring::Keyring;
 use super::provided::{self, InstanceSource, Provided, ProvidedEntry, ProvidedPart};
+use super::target_paths::PathPattern;
 use crate::engine::InstanceKey;
 
 /// How many instances there may be.

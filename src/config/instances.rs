@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::discovery::{self, Discovery, PathPattern, TargetFiles, TargetGroup, TargetPlace};
+use super::discovery::{self, Discovery, TargetFiles, TargetGroup, TargetPlace};
 use super::environment::Environment;
 use super::error::{ConfigError, ConfigErrors, Errors, JsonErrors, MAX_ERRORS, Place, Problem, Source};
 use super::in_force::{self, At, Before, FileRead, InForce, MAX_INSTANCES};
@@ -16,6 +16,7 @@ use super::json::{Fields, Json, JsonPath};
 use super::keyring::Keyring;
 use super::provided::{self, InstanceSource, Provided, ProvidedEntry, ProvidedFile};
 use super::reference::{Authorities, References};
+use super::target_paths::{self, PathPattern};
 use super::{DataDir, entry, files, instance};
 use crate::engine::{InstanceKey, Millis};
 use crate::targets::Target;
@@ -291,7 +292,7 @@ impl<'a> FleetReader<'a> {
     fn targets(&mut self, content: &[u8], item: &TargetFiles, holder: &mut Holder<'_>) {
         let path = Arc::clone(&holder.read.path);
         let mut errors = JsonErrors::new(Source::File(&path));
-        let json = errors.keep(&JsonPath::Root, Json::parse(content));
+        let json = errors.keep(&JsonPath::Root, target_paths::parse(&path, content));
         let groups = json.map(|json| discovery::read_groups(json, &mut errors)).unwrap_or_default();
         if let Err(broken) = errors.or(()) {
             holder.read.errors.append(broken);

@@ -31,7 +31,9 @@ mod revision;
 mod seal;
 mod snapshot;
 mod system;
+mod target_paths;
 mod watch;
+mod yaml;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

@@ -132,9 +132,14 @@ pub(super) fn source_of(data_dir: &DataDir, file: &Path) -> InstanceSource {
     InstanceSource::Provided(shown.to_string_lossy().into())
 }
 
-/// Whether a file of this name is read, where other tools keep instances or targets.
+/// Whether a file of this name is read, where other tools keep instances.
 pub fn is_fragment(name: &str) -> bool {
-    name.ends_with(".json") && !name.starts_with(['.', '#'])
+    name.ends_with(".json") && !is_left_behind(name)
+}
+
+/// Whether editors and tools leave files of such a name beside those that they write.
+pub(super) fn is_left_behind(name: &str) -> bool {
+    name.starts_with(['.', '#'])
 }
 
 /// The files of a folder with such names, sorted; none if there is no folder.
@@ -161,7 +166,7 @@ pub(super) fn files_in(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<V
 
 #[cfg(test)]
 mod tests {
-    use super::super::discovery::PathPattern;
+    use super::super::target_paths::PathPattern;
     use super::*;
 
     #[test]

@@ -139,6 +139,67 @@ async fn a_file_of_targets_that_its_owner_truncates_and_fills_again_is_followed(
 }
 
 #[tokio::test]
+async fn files_of_targets_in_yaml_are_followed_as_those_in_json_are() {
+    let items = json!([{"paths": ["targets/*.yml", "targets/extra.yaml", "targets/*.json"], "type": "tcp"}]);
+    let folder = with_targets(&items, &[("a.json", json!([{"targets": ["127.0.0.1:9"]}]))]);
+    folder.write(
+        "targets/b.yml",
+        "# by hand\n- targets:\n    - 127.0.0.1:10\n    - 127.0.0.1:11 # the spare\n  labels: &quiet\n    __pulse_enabled: false\n    \
+         site: berlin\n- targets: ['127.0.0.1:12']\n  labels:\n    <<: *quiet\n    __pulse_display_name: 12\n",
+    );
+    let daemon = Daemon::start(&folder).await;
+    let (a, b) = (("tcp::127.0.0.1:9", "targets/a.json"), "targets/b.yml");
+    let all = [("tcp::127.0.0.1:10", b), ("tcp::127.0.0.1:11", b), ("tcp::127.0.0.1:12", b), a];
+    until_sources_are(&daemon, &all).await;
+    let node = daemon.get(&format!("{NODES}/tcp::127.0.0.1:12")).await;
+    assert_eq!(node["instance"]["enabled"], false, "{node}");
+    assert_eq!(node["instance"]["displayName"], "12", "{node}");
+
+    folder.write("targets/extra.yaml", "- targets: [127.0.0.1:13\n  labels: {}\n");
+    let edits = refusals(&daemon).await;
+    assert_eq!(edits[0]["file"], folder.path().join("targets/extra.yaml").display().to_string());
+    assert!(edits[0]["errors"][0].as_str().unwrap().contains("extra.yaml: line 2, column "), "{edits}");
+    folder.write("targets/extra.yaml", "- targets: [127.0.0.1:13]\n");
+    // One that was emptied is being written, or was forgotten; it has not retired its hosts.
+    folder.write(b, "");
+    let emptied = async || {
+        let edits = refusals(&daemon).await;
+        edits[0]["errors"][0].as_str().unwrap().contains("b.yml: line 1, column 1: the file is empty").then_some(())
+    };
+    eventually("the emptied file is refused", EDIT_TAKES_EFFECT_WITHIN, emptied).await.unwrap();
+    let [ten, eleven, twelve, nine] = all;
+    until_sources_are(&daemon, &[ten, eleven, twelve, ("tcp::127.0.0.1:13", "targets/extra.yaml"), nine]).await;
+    folder.write(b, "[]\n");
+    until_sources_are(&daemon, &[("tcp::127.0.0.1:13", "targets/extra.yaml"), nine]).await;
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn wrong_yaml_is_told_with_its_place_and_what_to_do() {
+    let laughs = |level: usize| format!("- &l{level} [{}]\n", format!("*l{}, ", level - 1).repeat(10));
+    let laughs = (1..30).map(laughs).fold("- &l0 [ha]\n".to_owned(), |all, line| all + &line);
+    let cases = [
+        ("- targets: [a:1]\n  labels: {job: b: c}\n".to_owned(), "a.yml: line 2, column "),
+        ("targets: [a:1]\n".to_owned(), "a.yml: must be a list, but is an object"),
+        (
+            "- targets: [a:1]\n  labels:\n    __pulse_naem: x\n".to_owned(),
+            "a.yml: [0].labels.__pulse_naem: unknown setting; did you mean __pulse_name?",
+        ),
+        ("- targets: [a:1]\n  targets: [b:1]\n".to_owned(), "a.yml: [0].targets: is given more than once; keep one"),
+        ("- targets: [!vault hunter2]\n".to_owned(), "a.yml: line 1, column 13: a tag of this kind is not read"),
+        (laughs, "anchors and aliases copy too much; write it out, or split the file"),
+    ];
+    for (text, expected) in cases {
+        let folder = with_targets(&json!([{"paths": ["targets/*.yml"], "type": "tcp"}]), &[]);
+        folder.write("targets/a.yml", &text);
+        let ended = run(&mut folder.pulse(["config", "validate"])).await;
+        assert_eq!(ended.code, Some(3), "{expected}: {ended:?}");
+        assert!(ended.stderr.contains(expected), "{expected}: {}", ended.stderr);
+        assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
+    }
+}
+
+#[tokio::test]
 async fn wrong_targets_are_each_told_where_they_are_written() {
     let pve = json!([{"paths": ["targets/*.json"], "type": "pve",
         "auth": {"tokenId": "pulse@pve!monitor", "secret": {"env": "TOKEN"}}}]);
