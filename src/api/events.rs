@@ -43,14 +43,18 @@ pub(super) async fn watch(
     State(api): State<Api>,
     principal: Principal,
     headers: HeaderMap,
-) -> Result<([(HeaderName, HeaderValue); 1], Sse<impl Stream<Item = Result<Event, Infallible>>>), Problem> {
+) -> Result<([(HeaderName, HeaderValue); 2], Sse<impl Stream<Item = Result<Event, Infallible>>>), Problem> {
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
     let too_many = || Problem::unavailable("too many are watching the events already; try again later");
     let reader = api.events.reader(last).ok_or_else(too_many)?;
     let watching = Watching { api, principal, reader, greeted: false };
-    // A stream is by itself only not to be kept without asking; what it tells is not to be kept at all.
-    let unkept = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
-    Ok((unkept, Sse::new(stream::unfold(watching, Watching::next))))
+    let told = [
+        // A stream is by itself only not to be kept without asking; what it tells is not to be kept at all.
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        // Unasked, nginx holds events back until there are kilobytes of them.
+        (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+    ];
+    Ok((told, Sse::new(stream::unfold(watching, Watching::next))))
 }
 
 /// How many events are recent.

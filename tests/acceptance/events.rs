@@ -9,14 +9,14 @@ use super::support::{Daemon, Folder, PATIENCE, SEED, lab};
 
 /// An event as it came.
 #[derive(Debug)]
-struct Told {
-    id: String,
-    name: String,
-    data: Value,
+pub(crate) struct Told {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) data: Value,
 }
 
 /// A stream, read event by event.
-struct Stream {
+pub(crate) struct Stream {
     response: Response,
     text: String,
 }
@@ -25,7 +25,10 @@ impl Stream {
     async fn open(daemon: &Daemon, token: &str, last: Option<&str>) -> Self {
         let request = daemon.anonymous(Method::GET, "/api/events").bearer_auth(token);
         let request = if let Some(last) = last { request.header("Last-Event-ID", last) } else { request };
-        let response = request.send().await.unwrap();
+        Self::of(request.send().await.unwrap())
+    }
+
+    pub(crate) fn of(response: Response) -> Self {
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         Self { response, text: String::new() }
@@ -55,7 +58,7 @@ impl Stream {
         }
     }
 
-    async fn until(&mut self, name: &str) -> Told {
+    pub(crate) async fn until(&mut self, name: &str) -> Told {
         loop {
             let told = self.next().await.unwrap_or_else(|| panic!("the stream ended before {name}"));
             if told.name == name {

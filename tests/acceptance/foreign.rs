@@ -9,15 +9,11 @@ use std::process::Command;
 use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use super::installed::{INSTALLED_AND_STARTED_WITHIN, found, is_root, provided};
-use super::support::{Daemon, Folder, Program, eventually, free_address, row};
-
-fn nginx() -> Option<PathBuf> {
-    found(["/usr/sbin/nginx", "/usr/local/sbin/nginx", "/usr/bin/nginx"].map(PathBuf::from))
-}
+use super::installed::{INSTALLED_AND_STARTED_WITHIN, found, is_root, provided, until_connectable};
+use super::nginx::Nginx;
+use super::support::{Daemon, Folder, Program, free_address, row};
 
 /// The folder with PostgreSQL's server programs, which Debian keeps out of the search path.
 fn postgres_programs() -> Option<PathBuf> {
@@ -26,72 +22,28 @@ fn postgres_programs() -> Option<PathBuf> {
     found(servers).and_then(|server| server.parent().map(Path::to_owned))
 }
 
-async fn until_connectable(program: &str, address: SocketAddr) {
-    let look = async || std::net::TcpStream::connect(address).ok();
-    eventually(&format!("{program} accepts connections"), INSTALLED_AND_STARTED_WITHIN, look).await.unwrap();
-}
-
-/// An nginx that answers `/health` over HTTPS with a certificate signed by itself.
-struct Nginx {
-    address: SocketAddr,
-    fingerprint: String,
-    _program: Program,
-    _folder: TempDir,
-}
-
-impl Nginx {
-    async fn start(program: &Path) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let address = free_address();
-        let certified = rcgen::generate_simple_self_signed([address.ip().to_string()]).unwrap();
-        std::fs::write(folder.path().join("certificate.pem"), certified.cert.pem()).unwrap();
-        std::fs::write(folder.path().join("key.pem"), certified.signing_key.serialize_pem()).unwrap();
-        let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .map(|module| format!("{module}_temp_path {module};"))
-            .join(" ");
-        let config = format!(
-            "daemon off; master_process off; pid nginx.pid; error_log stderr; events {{}}
-            http {{
-                access_log off; {temporary}
-                server {{
-                    listen {address} ssl;
-                    ssl_certificate certificate.pem;
-                    ssl_certificate_key key.pem;
-                    location = /health {{ default_type text/plain; return 200 \"nginx is well\\n\"; }}
-                }}
-            }}"
-        );
-        let file = folder.path().join("nginx.conf");
-        std::fs::write(&file, config).unwrap();
-        let mut command = Command::new(program);
-        command.arg("-e").arg("stderr").arg("-p").arg(folder.path()).arg("-c").arg(file);
-        let program = Program::start(&mut command, folder.path());
-        until_connectable("nginx", address).await;
-        let digest = Sha256::digest(certified.cert.der());
-        let fingerprint = digest.iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":");
-        Self { address, fingerprint, _program: program, _folder: folder }
-    }
-
-    fn instance(&self, name: &str, path: &str, fingerprint: &str) -> Value {
-        json!({
-            "type": "http",
-            "name": name,
-            "url": format!("https://{}{path}", self.address),
-            "bodyContains": "nginx is well",
-            "tls": {"fingerprint": fingerprint},
-            "interval": "200ms",
-        })
-    }
+fn instance(nginx: &Nginx, name: &str, path: &str, fingerprint: &str) -> Value {
+    json!({
+        "type": "http",
+        "name": name,
+        "url": format!("https://{}{path}", nginx.address),
+        "bodyContains": "nginx is well",
+        "tls": {"fingerprint": fingerprint},
+        "interval": "200ms",
+    })
 }
 
 #[tokio::test]
 async fn a_foreign_nginx_is_up_over_https_if_its_pinned_certificate_and_its_answer_are_right() {
-    let Some(program) = provided("nginx-light", nginx).await else { return };
-    let nginx = Nginx::start(&program).await;
+    let server = |address, certificate: &str| {
+        let health = "location = /health { default_type text/plain; return 200 \"nginx is well\\n\"; }";
+        format!("server {{ listen {address} ssl; {certificate} {health} }}")
+    };
+    let Some(nginx) = Nginx::start(server).await else { return };
     let folder = Folder::quick(&json!({"instances": [
-        nginx.instance("right", "/health", &nginx.fingerprint),
-        nginx.instance("impostor", "/health", &"00".repeat(32)),
-        nginx.instance("missing", "/no-such-page", &nginx.fingerprint),
+        instance(&nginx, "right", "/health", &nginx.fingerprint),
+        instance(&nginx, "impostor", "/health", &"00".repeat(32)),
+        instance(&nginx, "missing", "/no-such-page", &nginx.fingerprint),
     ]}));
     let daemon = Daemon::start(&folder).await;
     let has_reading = |row: &Value| row["reading"].is_object();

@@ -1,11 +1,12 @@
 //! Programs of Debian that the tests run against. Where they are not installed they are fetched; where that is not possible
 //! the tests say so, and fail if this is a CI run.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::support::Program;
+use super::support::{Program, eventually};
 
 /// Making a database cluster takes its time on a busy machine.
 pub(crate) const INSTALLED_AND_STARTED_WITHIN: Duration = Duration::from_secs(60);
@@ -17,6 +18,11 @@ pub(crate) fn is_root() -> bool {
 /// The first of these that can be run.
 pub(crate) fn found(candidates: impl IntoIterator<Item = PathBuf>) -> Option<PathBuf> {
     candidates.into_iter().find(|path| path.is_file())
+}
+
+pub(crate) async fn until_connectable(program: &str, address: SocketAddr) {
+    let look = async || std::net::TcpStream::connect(address).ok();
+    eventually(&format!("{program} accepts connections"), INSTALLED_AND_STARTED_WITHIN, look).await.unwrap();
 }
 
 /// Finds a program of a Debian package, or installs it, or says loudly that it cannot be had.
