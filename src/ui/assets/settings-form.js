@@ -2,7 +2,7 @@
 
 import { Refused, get, may, post } from "./api.js";
 import { by, fill, h } from "./dom.js";
-import { done, problem, run } from "./tell.js";
+import { done, problem, refusedEdit, run } from "./tell.js";
 
 const ADMIN = may("admin");
 const ORIGINS = {
