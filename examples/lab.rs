@@ -30,6 +30,9 @@ struct Arguments {
     /// The index of the first address, to run several fleets side by side.
     #[arg(long, default_value_t = 0)]
     first_address: u32,
+    /// The port of every node of a cluster, as real ones have; else each has a free one.
+    #[arg(long, default_value_t = 0)]
+    cluster_port: u16,
     /// Where another process reads counts and sets faults, on loopback; port 0 takes a free one.
     #[arg(long)]
     control: Option<SocketAddr>,
@@ -59,7 +62,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         Plan::Soak => LabPlan::soak(),
     };
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let lab = Lab::start(plan.starting_at(arguments.first_address), LabClock::real()).await?;
+    let plan = plan.starting_at(arguments.first_address).with_cluster_port(arguments.cluster_port);
+    let lab = Lab::start(plan, LabClock::real()).await?;
     if let Some(address) = arguments.control {
         println!("control port: http://{}", lab.serve_control(address, None).await?);
     }

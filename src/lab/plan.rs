@@ -235,6 +235,15 @@ impl LabPlan {
         self
     }
 
+    /// Gives all nodes of a cluster this port, as real ones have the same; 0 leaves each a free one.
+    #[must_use]
+    pub fn with_cluster_port(mut self, port: u16) -> Self {
+        for host in self.hosts.iter_mut().filter(|host| host.system.members() > 1) {
+            host.port = port;
+        }
+        self
+    }
+
     /// How many addresses the fleet answers at.
     pub fn addresses(&self) -> usize {
         self.hosts.iter().map(|host| host.system.members()).sum()
