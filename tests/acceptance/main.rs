@@ -17,6 +17,7 @@ mod foreign;
 mod health_answer;
 mod installed;
 mod inventory_edit;
+mod journal;
 mod management;
 mod nginx;
 mod nodes;
