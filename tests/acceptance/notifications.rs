@@ -1,16 +1,23 @@
 //! Operators are told what happens: by a real HTTP receiver and a real mail server, grouped, retried, and with no secret
 //! in any log.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
+use axum::serve::Listener;
 use pulse::engine::Millis;
 use pulse::lab::{FaultKind, HostPlan};
+use rustls_pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::access::assert_is_problem;
 use super::python::{SCRIPTS, python_with};
@@ -33,8 +40,25 @@ struct Receiver {
 impl Receiver {
     async fn start() -> Self {
         let address = free_address();
-        let listener = tokio::net::TcpListener::bind(address).await.unwrap();
-        let url = format!("http://{address}/hooks/{TOKEN}");
+        let listener = TcpListener::bind(address).await.unwrap();
+        Self::on(listener, format!("http://{address}/hooks/{TOKEN}"))
+    }
+
+    /// One that speaks TLS alone, with a certificate that it has in this file too.
+    async fn encrypted(certificate: &Path) -> Self {
+        let address = free_address();
+        let pair = rcgen::generate_simple_self_signed([address.ip().to_string()]).unwrap();
+        std::fs::write(certificate, pair.cert.pem()).unwrap();
+        let key = PrivateKeyDer::Pkcs8(pair.signing_key.serialize_der().into());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = config.unwrap().with_no_client_auth().with_single_cert(vec![pair.cert.der().clone()], key);
+        let acceptor = TlsAcceptor::from(Arc::new(config.unwrap()));
+        let listener = Encrypted { listener: TcpListener::bind(address).await.unwrap(), acceptor };
+        Self::on(listener, format!("https://{address}/hooks/{TOKEN}"))
+    }
+
+    fn on<L: Listener<Addr = SocketAddr>>(listener: L, url: String) -> Self {
         let receiver = Self {
             url,
             answer: Arc::new(Mutex::new(StatusCode::NO_CONTENT)),
@@ -55,10 +79,38 @@ impl Receiver {
     }
 
     async fn until(&self, count: usize) -> Vec<Value> {
+        self.until_within(count, PATIENCE).await
+    }
+
+    async fn until_within(&self, count: usize, patience: Duration) -> Vec<Value> {
         let look = async || Some(self.bodies()).filter(|bodies| bodies.len() >= count);
-        eventually("so many messages came", PATIENCE, look)
+        eventually("so many messages came", patience, look)
             .await
             .unwrap_or_else(|late| panic!("{late} ({count}): {:#?}", self.bodies()))
+    }
+}
+
+/// Connections whose peer believed the certificate.
+struct Encrypted {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl Listener for Encrypted {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
+        loop {
+            let (stream, peer) = self.listener.accept().await.unwrap();
+            if let Ok(stream) = self.acceptor.accept(stream).await {
+                return (stream, peer);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
     }
 }
 
@@ -148,7 +200,7 @@ async fn a_host_that_breaks_and_recovers_is_one_message_each_and_a_receiver_that
 async fn an_endpoint_that_is_down_is_told_in_the_operators_own_words_and_channels_are_followed_live() {
     let receiver = Receiver::start().await;
     let address = free_address();
-    let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+    let listener = TcpListener::bind(address).await.unwrap();
     let endpoint = json!({
         "type": "tcp", "name": "db", "host": address.ip().to_string(), "port": address.port(), "interval": "200ms",
     });
@@ -166,6 +218,87 @@ async fn an_endpoint_that_is_down_is_told_in_the_operators_own_words_and_channel
     drop(listener);
     let bodies = receiver.until(1).await;
     assert_eq!(bodies[0], json!({"words": "Pulse: 1 down (tcp::db)", "rows": ["tcp::db"]}));
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_is_late_is_told_once_and_so_is_its_end() {
+    /// Who is late is looked for every 15 seconds.
+    const LOOKED_FOR_WITHIN: Duration = Duration::from_secs(40);
+    let receiver = Receiver::start().await;
+    let lab = lab(vec![HostPlan::pve(SEED, "rack", 3), HostPlan::pve(SEED, "fine", 3)]).await;
+    let folder = Folder::quick(&lab.instances_json(None));
+    folder.write("url", &receiver.url);
+    // Nothing worse is told here, so that being late is.
+    let mut channel = chat(&json!({"file": "url"}));
+    channel["events"] = json!(["late", "recovery"]);
+    let mut settings = settings(&json!([channel]));
+    settings["pvePollingTimeout"] = json!("500ms");
+    folder.write_json("system.json", &settings);
+    let daemon = Daemon::start(&folder).await;
+    for key in ["pve::rack", "pve::fine"] {
+        daemon.until_instance(key, |row| row["pollStatus"]["lastSuccess"].is_string()).await;
+    }
+    lab.set_fault("rack", FaultKind::Hang).await.unwrap();
+    let last = daemon.until_instance("pve::rack", |row| row["pollStatus"]["consecutiveFailures"] != 0).await;
+    let told = receiver.until_within(1, LOOKED_FOR_WITHIN).await;
+    assert_eq!(events(&told[0]), [pair("pve::rack", "late")], "{:#}", told[0]);
+    assert_eq!(told[0]["title"], "Pulse: 1 late (pve::rack)");
+    let row = &told[0]["events"][0];
+    let instant = |value: &Value| value.as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    let apart = instant(&row["since"]).duration_since(instant(&last["pollStatus"]["lastSuccess"])).unsigned_abs();
+    assert!(apart < Duration::from_millis(2), "since its last success: {row:#}");
+    assert!(!row["action"].as_str().unwrap().is_empty(), "{row:#}");
+
+    daemon.until_instance("pve::rack", |row| row["deadLetter"]["present"] == true).await;
+    lab.clear_fault("rack").await.unwrap();
+    let retry = daemon.post("/api/monitoring/dlq/pve%3A%3Arack/retry", &json!({})).await;
+    assert_eq!(retry.status(), StatusCode::OK);
+    let told = receiver.until_within(2, LOOKED_FOR_WITHIN).await;
+    assert_eq!(events(&told[1]), [pair("pve::rack", "recovery")], "{:#}", told[1]);
+    daemon.stop().await;
+    assert_eq!(receiver.bodies().len(), 2, "each once, and nothing of the one that is fine");
+    lab.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_over_tls_goes_to_a_receiver_of_its_authority_alone() {
+    let folder = Folder::quick(&json!({"instances": []}));
+    let receiver = Receiver::encrypted(&folder.path().join("receiver.pem")).await;
+    let stranger = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    folder.write("stranger.pem", stranger.cert.pem());
+    folder.write("url", &receiver.url);
+    folder.write("auth", format!("Bearer {TOKEN}"));
+    let channel = |name: &str, authority: Option<&str>| {
+        let mut channel = chat(&json!({"file": "url"}));
+        channel["name"] = json!(name);
+        channel["headers"] = json!({"Authorization": {"file": "auth"}});
+        channel["caFile"] = json!(authority);
+        channel
+    };
+    let channels =
+        [channel("right", Some("receiver.pem")), channel("other", Some("stranger.pem")), channel("none", None)];
+    folder.write_json("system.json", &settings(&json!(channels)));
+    let daemon = Daemon::start(&folder).await;
+    let ended = run(&mut folder.pulse(["notify", "test", "--json"])).await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let answer: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let results = answer["results"].as_array().unwrap();
+    let delivered: Vec<&Value> = results.iter().map(|row| &row["delivered"]).collect();
+    assert_eq!(delivered, [true, false, false], "{answer:#}");
+    for row in &results[1..] {
+        let error = row["error"].as_str().unwrap();
+        assert!(error.contains("cannot be reached") && error.contains("certificate"), "{row:#}");
+    }
+    let bodies = receiver.bodies();
+    assert_eq!((bodies.len(), &bodies[0]["test"]), (1, &json!(true)), "nothing goes to whom nobody believes");
+    assert_eq!(receiver.taken.lock().unwrap()[0].0["authorization"], format!("Bearer {TOKEN}"));
+
+    // A renewed authority is followed; until then its receiver is a stranger.
+    std::fs::copy(folder.path().join("receiver.pem"), folder.path().join("stranger.pem")).unwrap();
+    let renewed = async || (run(&mut folder.pulse(["notify", "test", "other"])).await.code == Some(0)).then_some(());
+    eventually("the authority is followed", Duration::from_secs(40), renewed).await.unwrap();
+    assert!(!daemon.program.stderr().contains("hunter2"));
     daemon.stop().await;
 }
 
