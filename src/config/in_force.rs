@@ -401,7 +401,8 @@ mod tests {
                 let before: Vec<_> = paths.iter().map(|path| world.keys_of(path)).collect();
                 let files = paths.iter().zip(&step).map(|(path, (names, broken))| read(path, names.clone(), *broken));
                 let (own, others) = world.read(files.collect());
-                let told = format!("{}\n{}", own.map(|it| it.to_string()).unwrap_or_default(), others.map(|it| it.to_string()).unwrap_or_default());
+                let told = ConfigErrors::of_both(own.as_ref(), others.as_ref());
+                let told = told.map(|errors| errors.to_string()).unwrap_or_default();
                 let mut seen = std::collections::BTreeSet::new();
                 for ((path, (names, broken)), before) in paths.iter().zip(&step).zip(before) {
                     let now = world.keys_of(path);

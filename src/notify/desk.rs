@@ -1,19 +1,17 @@
 //! What is told when: news comes in, deliveries go out, and time is handed in.
 //!
-//! Each channel has one group that collects and one message on its way. While the message is tried again, the group goes
-//! on collecting, so a receiver that was away gets one message and not a flood, and nothing here grows without bound.
+//! The same is not told again for a while, and the end of a trouble only if the trouble was told.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::board::ChannelState;
 use super::news::{News, NewsKind};
+use super::outbox::{Delivery, Outbox};
 use super::send::DeliveryError;
 use super::settings::{Channel, NotificationSettings};
 use crate::engine::{InstanceKey, Millis, Timestamp};
 
-/// News that one message holds; what comes beyond is counted.
-pub(super) const MAX_NEWS: usize = 500;
 /// How often quiet periods that are over are thrown away.
 const TIDY: Millis = Millis::from_secs(60);
 
@@ -47,46 +45,6 @@ struct Told {
     late_alone: bool,
 }
 
-/// One channel: what it collects, and what is on its way.
-#[derive(Debug)]
-struct Outbox {
-    channel: Arc<Channel>,
-    collecting: Option<Group>,
-    sending: Option<Sending>,
-    state: ChannelState,
-}
-
-#[derive(Debug)]
-struct Group {
-    news: Vec<News>,
-    omitted: u64,
-    closes_at: Timestamp,
-}
-
-#[derive(Debug)]
-struct Sending {
-    serial: u64,
-    news: Arc<[News]>,
-    omitted: u64,
-    began: Timestamp,
-    attempts: u32,
-    /// When it is tried again; `None` while a try is under way.
-    next_try: Option<Timestamp>,
-}
-
-/// A message to be sent now.
-#[derive(Clone, Debug)]
-pub struct Delivery {
-    /// Where to.
-    pub channel: Arc<Channel>,
-    /// Names the message; the same for each try.
-    pub serial: u64,
-    /// What it tells.
-    pub news: Arc<[News]>,
-    /// How much more there was.
-    pub omitted: u64,
-}
-
 impl Desk {
     /// A desk at which nothing was told yet.
     pub fn new(settings: Arc<NotificationSettings>) -> Self {
@@ -111,13 +69,8 @@ impl Desk {
     /// Other settings are in force. A channel that keeps its name keeps what it has not delivered.
     pub fn apply(&mut self, settings: Arc<NotificationSettings>) {
         let mut before = std::mem::take(&mut self.boxes);
-        let outbox = |channel: &Arc<Channel>| match before.iter().position(|it| it.channel.name == channel.name) {
-            Some(at) => {
-                let mut kept = before.swap_remove(at);
-                kept.channel = Arc::clone(channel);
-                kept.state.describe(channel);
-                kept
-            }
+        let outbox = |channel: &Arc<Channel>| match before.iter().position(|it| it.channel().name == channel.name) {
+            Some(at) => before.swap_remove(at).of(Arc::clone(channel)),
             None => Outbox::new(Arc::clone(channel)),
         };
         self.boxes = settings.channels.iter().map(outbox).collect();
@@ -137,12 +90,7 @@ impl Desk {
 
     /// So many events were lost on their way here.
     pub fn lost(&mut self, events: u64) {
-        for outbox in &mut self.boxes {
-            outbox.state.dropped += events;
-            if let Some(group) = &mut outbox.collecting {
-                group.omitted += events;
-            }
-        }
+        self.boxes.iter_mut().for_each(|outbox| outbox.lost(events));
     }
 
     /// An instance is gone, paused or edited: what was known of its trouble is forgotten.
@@ -202,12 +150,8 @@ impl Desk {
     /// What came of a delivery.
     pub fn delivered(&mut self, now: Timestamp, delivery: &Delivery, result: Result<(), DeliveryError>) {
         let settings = &self.settings;
-        let is_its = |outbox: &&mut Outbox| {
-            outbox.sending.as_ref().is_some_and(|it| it.serial == delivery.serial)
-                && outbox.channel.name == delivery.channel.name
-        };
         // The channel may be gone by now.
-        if let Some(outbox) = self.boxes.iter_mut().find(is_its) {
+        if let Some(outbox) = self.boxes.iter_mut().find(|outbox| outbox.is_sending(delivery)) {
             outbox.delivered(now, settings, result);
         }
     }
@@ -253,7 +197,7 @@ impl Desk {
 
     fn collect(&mut self, now: Timestamp, news: News) {
         let closes_at = now + self.settings.group_window;
-        for outbox in self.boxes.iter_mut().filter(|outbox| outbox.channel.kinds.contains(&news.kind)) {
+        for outbox in self.boxes.iter_mut().filter(|outbox| outbox.channel().kinds.contains(&news.kind)) {
             outbox.collect(closes_at, news.clone());
         }
     }
@@ -279,86 +223,9 @@ impl Desk {
     }
 }
 
-impl Outbox {
-    fn new(channel: Arc<Channel>) -> Self {
-        let state = ChannelState::new(&channel);
-        Self { channel, collecting: None, sending: None, state }
-    }
-
-    fn collect(&mut self, closes_at: Timestamp, news: News) {
-        let group = self.collecting.get_or_insert_with(|| Group { news: Vec::new(), omitted: 0, closes_at });
-        if group.news.len() < MAX_NEWS {
-            group.news.push(news);
-        } else {
-            group.omitted += 1;
-            self.state.dropped += 1;
-        }
-    }
-
-    fn next_wakeup(&self) -> Option<Timestamp> {
-        match &self.sending {
-            Some(sending) => sending.next_try,
-            None => self.collecting.as_ref().map(|group| group.closes_at),
-        }
-    }
-
-    fn due(&mut self, now: Timestamp, serial: &mut u64) -> Option<Delivery> {
-        if self.sending.is_none() {
-            let group = self.collecting.take_if(|group| group.closes_at <= now)?;
-            *serial += 1;
-            self.sending = Some(Sending {
-                serial: *serial,
-                news: group.news.into(),
-                omitted: group.omitted,
-                began: now,
-                attempts: 0,
-                next_try: Some(now),
-            });
-        }
-        let sending = self.sending.as_mut().filter(|sending| sending.next_try.is_some_and(|at| at <= now))?;
-        sending.next_try = None;
-        sending.attempts += 1;
-        Some(Delivery {
-            channel: Arc::clone(&self.channel),
-            serial: sending.serial,
-            news: Arc::clone(&sending.news),
-            omitted: sending.omitted,
-        })
-    }
-
-    fn delivered(&mut self, now: Timestamp, settings: &NotificationSettings, result: Result<(), DeliveryError>) {
-        let Some(mut sending) = self.sending.take() else { return };
-        let error = match result {
-            Ok(()) => {
-                self.state.sent += 1;
-                self.state.last_sent = Some(now);
-                self.state.last_error = None;
-                return;
-            }
-            Err(error) => error,
-        };
-        self.state.failed += 1;
-        let delay = settings.retry_initial.doubled(sending.attempts.saturating_sub(1)).min(settings.retry_max);
-        let over = now.since(sending.began) + delay > settings.give_up_after;
-        if error.is_permanent() || over {
-            self.state.dropped += sending.news.len() as u64;
-        } else {
-            sending.next_try = Some(now + delay);
-            self.sending = Some(sending);
-        }
-        self.state.last_error = Some((now, error));
-    }
-
-    fn state(&self) -> ChannelState {
-        let collected = self.collecting.as_ref().map_or(0, |group| group.news.len());
-        let on_the_way = self.sending.as_ref().map_or(0, |sending| sending.news.len());
-        let next_try = self.sending.as_ref().and_then(|sending| sending.next_try);
-        ChannelState { waiting: (collected + on_the_way) as u64, next_try, ..self.state.clone() }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::outbox::MAX_NEWS;
     use super::*;
     use crate::notify::{Route, WebhookChannel};
 

@@ -9,9 +9,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::board::Board;
-use super::desk::{Delivery, Desk};
+use super::desk::Desk;
 use super::message::{Message, Names};
 use super::news::{Cause, News, NewsKind};
+use super::outbox::Delivery;
 use super::send::{DeliveryError, send};
 use super::settings::{Channel, ChannelName};
 use super::subscriber::{NewsSubscriber, Noted};
