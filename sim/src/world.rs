@@ -319,7 +319,7 @@ impl<'a> World<'a> {
 
     fn send_inventory(&mut self) {
         let specs: Vec<InstanceSpec> = self.enlisted.iter().map(|host| self.hosts[*host].spec.clone()).collect();
-        self.judge.inventory_replaced(self.enlisted.iter().map(|host| (*host, self.hosts[*host].spec.revision)));
+        self.judge.inventory_replaced(self.enlisted.iter().map(|host| (*host, &self.hosts[*host].spec)));
         self.handle(Input::Inventory(specs));
     }
 

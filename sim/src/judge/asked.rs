@@ -1,10 +1,10 @@
 //! What the engine was asked for: every command is answered once and truly, and what was replaced is in force.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use pulse::engine::{
-    BreakerState, Command, CommandError, DeadLetterReason, InstanceKey, Millis, Place, Reply, Retry, RetryResult,
-    Settings, Timestamp,
+    BreakerState, Command, CommandError, DeadLetterReason, InstanceKey, InstanceSpec, Millis, Place, Reply, Retry,
+    RetryResult, Settings, Timestamp,
 };
 
 use super::Judge;
@@ -21,8 +21,8 @@ pub(super) enum Request {
     Nothing,
     Settings,
     Inventory {
-        /// Who is to be in it, and the revision of each.
-        wanted: BTreeSet<usize>,
+        /// Who is to be in it, and whether each of them is to be paused then.
+        wanted: BTreeMap<usize, bool>,
         answered: bool,
     },
     Command {
@@ -63,23 +63,32 @@ impl Judge {
     pub(crate) fn settings_replaced(&mut self, settings: Settings) {
         self.settings = settings;
         self.bounds = Default::default();
+        self.load.demand.begin(self.now);
         self.request = Request::Settings;
     }
 
-    /// This is the whole fleet from now on, with the revision that each host has.
-    pub(crate) fn inventory_replaced(&mut self, hosts: impl Iterator<Item = (usize, u64)>) {
-        let mut wanted = BTreeSet::new();
-        for (host, revision) in hosts {
-            wanted.insert(host);
+    /// This is the whole fleet from now on.
+    ///
+    /// An operator's pause or resumption stands until the inventory says something new of the host: it is polled
+    /// otherwise, or switched.
+    pub(crate) fn inventory_replaced<'a>(&mut self, hosts: impl Iterator<Item = (usize, &'a InstanceSpec)>) {
+        let mut wanted = BTreeMap::new();
+        for (host, spec) in hosts {
             let truth = &mut self.truths[host];
-            let edited = truth.present && truth.spec.revision != revision;
-            truth.spec.revision = revision;
+            let edited = truth.present && truth.spec.revision != spec.revision;
+            let says_nothing_new = truth.present && !edited && truth.spec.enabled == spec.enabled;
+            wanted.insert(host, if says_nothing_new { truth.paused } else { !spec.enabled });
+            truth.spec = spec.clone();
             if edited {
                 truth.edited = true;
+                if truth.paused {
+                    self.reached("edit took back a pause");
+                }
                 self.touch(host);
             }
         }
         self.request = Request::Inventory { wanted, answered: false };
+        self.load.demand.begin(self.now);
     }
 
     pub(crate) fn commanded(&mut self, command: Command) {
@@ -107,6 +116,7 @@ impl Judge {
             Command::RetryDeadLetters { .. } => self.dead_letters(),
             _ => Vec::new(),
         };
+        self.load.demand.begin(self.now);
         self.request = Request::Command { command, before, dead, answered: false };
     }
 
@@ -199,9 +209,14 @@ impl Judge {
             Request::Command { answered: true, .. } => {}
             Request::Inventory { wanted, answered: true } => {
                 for host in 0..self.truths.len() {
-                    let missed = std::mem::take(&mut self.truths[host].edited) && !self.truths[host].step.reconfigured;
-                    if self.truths[host].present != wanted.contains(&host) || missed {
+                    let truth = &mut self.truths[host];
+                    let missed = std::mem::take(&mut truth.edited) && !truth.step.reconfigured;
+                    let (paused, wanted) = (truth.paused, wanted.get(&host).copied());
+                    if truth.present != wanted.is_some() || missed {
                         self.accuse_host(Rule::CommandAnswered, host, || "the inventory is not in force".to_owned());
+                    } else if let Some(wanted) = wanted.filter(|wanted| *wanted != paused) {
+                        let detail = || format!("paused: {paused}; by the inventory, or an operator since: {wanted}");
+                        self.accuse_host(Rule::CommandAnswered, host, detail);
                     }
                 }
             }
@@ -259,5 +274,132 @@ fn expected(command: &Command, before: Option<Before>, now: Timestamp) -> Result
         Command::SetEnabled { enabled, .. } => {
             Ok(Reply::EnabledSet { changed: *enabled == (before.place == Place::Paused) })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pulse::engine::{CommandId, Effect, Effects, Engine, Event, Input, InstanceEvent, InstanceType, What};
+
+    use super::*;
+
+    /// One host, its engine and its judge.
+    struct Held {
+        spec: InstanceSpec,
+        engine: Engine,
+        judge: Judge,
+    }
+
+    impl Held {
+        fn new() -> Self {
+            let spec = InstanceSpec::new(InstanceKey::new(InstanceType::Pve, "one").unwrap());
+            let settings = Settings::default();
+            let judge = Judge::new(std::slice::from_ref(&spec), settings.clone(), Timestamp::ZERO, false);
+            let mut held = Self { spec: spec.clone(), engine: Engine::new(settings, 1, Timestamp::ZERO), judge };
+            held.inventory(&spec);
+            held
+        }
+
+        /// The engine takes a step, and the judge hears of it what a planted fault would let it hear.
+        fn step(&mut self, input: Input, is_heard: impl Fn(&InstanceEvent) -> bool) {
+            let mut effects = Effects::new();
+            self.engine.handle(Timestamp::ZERO, input, &mut effects);
+            for effect in effects.drain() {
+                let hidden = matches!(&effect, Effect::Event(Event { what: What::Instance { what, .. }, .. }) if !is_heard(what));
+                if !hidden {
+                    self.judge.hear(Timestamp::ZERO, &effect);
+                }
+            }
+            self.judge.stepped(Timestamp::ZERO);
+        }
+
+        fn inventory(&mut self, spec: &InstanceSpec) {
+            self.inventory_with_fault(spec, spec, |_| true);
+        }
+
+        /// The judge knows of `asked`, and the engine takes `done` for it.
+        fn inventory_with_fault(
+            &mut self,
+            asked: &InstanceSpec,
+            done: &InstanceSpec,
+            is_heard: impl Fn(&InstanceEvent) -> bool,
+        ) {
+            self.spec = asked.clone();
+            self.judge.inventory_replaced([(0, asked)].into_iter());
+            self.step(Input::Inventory(vec![done.clone()]), is_heard);
+        }
+
+        fn enable(&mut self, enabled: bool) {
+            let command = Command::SetEnabled { key: self.spec.key.clone(), enabled };
+            self.judge.commanded(command.clone());
+            self.step(Input::Command { id: CommandId(1), command }, |_| true);
+        }
+
+        fn edited(&self) -> InstanceSpec {
+            InstanceSpec { revision: self.spec.revision + 1, ..self.spec.clone() }
+        }
+
+        fn switched(&self) -> InstanceSpec {
+            InstanceSpec { enabled: !self.spec.enabled, ..self.spec.clone() }
+        }
+
+        /// The only rule that was broken, and whether the host is paused.
+        fn verdict(&self) -> (Option<Rule>, bool) {
+            assert!(self.judge.violations.len() <= 1, "{:?}", self.judge.violations);
+            (self.judge.violations.first().map(|violation| violation.rule), self.judge.truths[0].paused)
+        }
+    }
+
+    #[test]
+    fn an_edit_takes_back_an_operators_pause() {
+        let mut held = Held::new();
+        held.enable(false);
+        assert_eq!(held.verdict(), (None, true));
+        held.inventory(&held.edited());
+        assert_eq!(held.verdict(), (None, false));
+        held.enable(false);
+        let edited = held.edited();
+        let keeps_the_pause = |what: &InstanceEvent| matches!(what, InstanceEvent::Reconfigured);
+        held.inventory_with_fault(&edited, &edited, keeps_the_pause);
+        assert_eq!(held.verdict(), (Some(Rule::CommandAnswered), true));
+    }
+
+    #[test]
+    fn an_inventory_that_says_nothing_new_of_a_host_leaves_an_operators_pause() {
+        let mut held = Held::new();
+        held.enable(false);
+        held.inventory(&held.spec.clone());
+        assert_eq!(held.verdict(), (None, true));
+        let (asked, taken_for) = (held.spec.clone(), held.switched());
+        held.inventory(&asked);
+        // What was asked for says nothing new, and is taken for an edit.
+        held.engine.handle(Timestamp::ZERO, Input::Inventory(vec![taken_for]), &mut Effects::new());
+        held.inventory_with_fault(&asked, &asked, |_| true);
+        assert_eq!(held.verdict(), (Some(Rule::CommandAnswered), false));
+    }
+
+    #[test]
+    fn the_switch_in_the_inventory_and_an_operator_take_back_each_others_word() {
+        let mut held = Held::new();
+        held.enable(false);
+        held.inventory(&held.switched());
+        assert_eq!(held.verdict(), (None, true), "switched off, it stays paused");
+        held.enable(true);
+        assert_eq!(held.verdict(), (None, false), "an operator has it polled all the same");
+        held.inventory(&held.edited());
+        assert_eq!(held.verdict(), (None, true), "an edit takes that back");
+        held.inventory(&held.switched());
+        assert_eq!(held.verdict(), (None, false), "switched on");
+        let switched = held.switched();
+        held.inventory_with_fault(&switched, &switched, |what| !matches!(what, InstanceEvent::Paused));
+        assert_eq!(held.verdict(), (Some(Rule::CommandAnswered), false));
+    }
+
+    #[test]
+    fn an_edit_has_its_failures_forgotten() {
+        let mut held = Held::new();
+        let edited = held.edited();
+        held.inventory_with_fault(&edited, &edited, |what| !matches!(what, InstanceEvent::Reconfigured));
+        assert!(held.judge.violations.iter().any(|it| it.rule == Rule::CommandAnswered), "{:?}", held.judge.violations);
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use pulse::engine::{Engine, InstanceType, Millis, PerType, Place, Timestamp};
 
 use super::Judge;
+use super::demand::Demand;
 use crate::violation::Rule;
 
 /// From so many plans made at once a herd is looked for.
@@ -32,6 +33,7 @@ pub(super) struct Load {
     ticks: [Timestamp; 2],
     /// Whose plans of this step should not meet.
     pub(super) herd: BTreeSet<usize>,
+    pub(super) demand: Demand,
 }
 
 impl Load {
@@ -42,6 +44,7 @@ impl Load {
             signs: Timestamp::ZERO,
             ticks: [Timestamp::ZERO; 2],
             herd: BTreeSet::new(),
+            demand: Demand::default(),
         }
     }
 
@@ -62,6 +65,7 @@ impl Judge {
 
     /// A poll succeeded: one that took long lets the whole fleet be expected to need more slots.
     pub(super) fn took(&mut self, took: Millis) {
+        self.load.demand.took(took);
         if took.get() > self.settings.base_interval.get() / 5 {
             self.load.signs = self.now;
         }
@@ -99,6 +103,7 @@ impl Judge {
         }
         self.reached(if grew { "load stretched the fleet" } else { "load let go of the fleet" });
         (self.load.stretch, self.load.changed) = (stretch, self.now);
+        self.load.demand.stretched(stretch);
     }
 
     /// A fleet that is stretched without need is let go, window by window.
@@ -142,6 +147,7 @@ impl Judge {
     pub(crate) fn judge_tick(&mut self, now: Timestamp) {
         self.now = now;
         self.load.ticks = [self.load.ticks[1], now];
+        self.judge_demand();
         if let Some((deadline, host)) = self.deadlines.first().copied().filter(|(deadline, _)| *deadline <= now) {
             self.accuse_host(Rule::TrueOutcome, host, || format!("its poll should have been given up at {deadline:?}"));
         }

@@ -2,9 +2,10 @@
 //!
 //! It mirrors what the engine must believe from outside alone: from what hosts answered and what operators did. What
 //! a poll comes to is judged here; the rest in `planning` (when next), `rhythm` (when next, of healthy ones), `asked`
-//! (what was asked for) and `fleet` (all of them together).
+//! (what was asked for), `fleet` (all of them together) and `demand` (whether their slots are enough).
 
 mod asked;
+mod demand;
 mod fleet;
 mod planning;
 mod rhythm;
@@ -29,7 +30,7 @@ use truth::{Breaker, Flight, Step};
 const MAX_VIOLATIONS: usize = 10;
 
 /// Rare states that a farm of runs should have reached.
-pub const SOMETIMES: [&str; 23] = [
+pub const SOMETIMES: [&str; 25] = [
     "breaker opened",
     "half-open probe failed",
     "half-open probe succeeded",
@@ -53,6 +54,8 @@ pub const SOMETIMES: [&str; 23] = [
     "machine at its cap",
     "command refused",
     "settings moved somebody's plan",
+    "slots were too few for long",
+    "edit took back a pause",
 ];
 
 /// What a host answered in the step that the engine is taking.
@@ -102,8 +105,13 @@ pub(crate) struct Judge {
 
 impl Judge {
     pub(crate) fn new(specs: &[InstanceSpec], settings: Settings, warm_up: Timestamp, keep_ages: bool) -> Self {
-        let names: BTreeSet<&str> = specs.iter().map(|spec| &*spec.host).filter(|name| !name.is_empty()).collect();
-        let numbers: BTreeMap<&str, usize> = names.iter().copied().zip(0..).collect();
+        let mut tenants: BTreeMap<&str, u32> = BTreeMap::new();
+        for spec in specs.iter().filter(|spec| !spec.host.is_empty()) {
+            *tenants.entry(&spec.host).or_default() += 1;
+        }
+        // Whoever has a machine for itself need not mind the others.
+        let shared = tenants.iter().filter(|(_, count)| **count > 1).map(|(name, _)| *name);
+        let numbers: BTreeMap<&str, usize> = shared.zip(0..).collect();
         let machines = specs.iter().map(|spec| numbers.get(&*spec.host).copied());
         Self {
             truths: specs.iter().zip(machines).map(|(spec, machine)| Truth::new(spec.clone(), machine)).collect(),
@@ -114,7 +122,7 @@ impl Judge {
             bounds: [Drawn::default(); 2],
             settings,
             in_flight: 0,
-            machines: vec![0; names.len()],
+            machines: vec![0; numbers.len()],
             waiting: BTreeSet::new(),
             unknown: BTreeSet::new(),
             deadlines: BTreeSet::new(),
@@ -147,6 +155,7 @@ impl Judge {
         self.deadlines.clear();
         self.totals = Totals::default();
         self.load = Load::new();
+        self.load.demand.begin(now);
         self.settings = settings;
         for truth in &mut self.truths {
             truth.forget_all(now);
@@ -254,6 +263,7 @@ impl Judge {
         let truth = &mut self.truths[host];
         truth.forget_all(now);
         truth.present = true;
+        truth.paused = !truth.spec.enabled;
         (truth.step.added, truth.step.entered) = (true, true);
     }
 
@@ -297,6 +307,7 @@ impl Judge {
             }
             InstanceEvent::Revived => {
                 self.reached("dead letter revived");
+                self.load.demand.begin(self.now);
                 self.truths[host].dead = None;
             }
             InstanceEvent::Recovered { failures, down_for } => self.recovered(host, *failures, *down_for),
@@ -564,6 +575,7 @@ impl Judge {
             DeadLetterReason::PermanentFailure => "dead letter by a permanent failure",
         });
         let now = self.now;
+        self.load.demand.begin(now);
         let truth = &mut self.truths[host];
         (truth.dead, truth.dead_since, truth.rechecks) = (Some(reason), now, 0);
         truth.first_attempt = truth.first_failure.unwrap_or(now);

@@ -85,6 +85,9 @@ impl Judge {
         if is_healthy(reason) {
             self.judge_bounds(host, interval);
         }
+        if self.truths[host].step.succeeded {
+            self.wanted(host, reason);
+        }
         match reason {
             IntervalReason::RetryAfter => self.reached("Retry-After above the own delay"),
             IntervalReason::Quiet => self.reached("quiet instance polled later"),
