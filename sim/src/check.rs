@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use pulse::engine::{InstanceKey, Millis};
+use pulse::engine::{INTERVAL_RANGE, InstanceKey, Millis};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use thiserror::Error;
@@ -32,6 +32,8 @@ pub(crate) enum Problem {
     NoName(usize),
     #[error("hosts cannot be called after {name:?}: {why}")]
     BadName { name: String, why: String, group: usize },
+    #[error("a fixed interval is {} to {}", INTERVAL_RANGE.start(), INTERVAL_RANGE.end())]
+    NoInterval(usize),
     #[error("a fault lasts some time")]
     NoFault(usize),
     #[error("a period is at least 1ms")]
@@ -76,13 +78,16 @@ impl Scenario {
 
     fn check_groups(&self) -> Result<(), Problem> {
         let mut names = BTreeSet::new();
-        for (number, HostGroup { group, kind, count, .. }) in self.hosts.iter().enumerate() {
+        for (number, HostGroup { group, kind, count, interval, .. }) in self.hosts.iter().enumerate() {
             if group.is_empty() {
                 return Err(Problem::NoName(number));
             }
             if let Err(error) = InstanceKey::new(*kind, &format!("{group}-{count}")) {
                 let (name, why) = (group.clone(), error.to_string());
                 return Err(Problem::BadName { name, why, group: number });
+            }
+            if interval.is_some_and(|interval| !INTERVAL_RANGE.contains(&interval.0)) {
+                return Err(Problem::NoInterval(number));
             }
             if !names.insert(group) {
                 return Err(Problem::SameName(group.clone(), number));
@@ -133,6 +138,7 @@ struct Places {
 struct GroupPlaces {
     group: Spanned<IgnoredAny>,
     count: Spanned<IgnoredAny>,
+    interval: Option<Spanned<IgnoredAny>>,
 }
 
 #[derive(Deserialize)]
@@ -165,6 +171,7 @@ impl Problem {
             Self::TooMany("faults") => places.faults.get(MAX_ENTRIES).map(|it| start(&it.kind)),
             Self::TooMany(_) => places.operators.get(MAX_ENTRIES).map(|it| start(&it.every)),
             Self::SameName(_, group) | Self::NoName(group) | Self::BadName { group, .. } => of_group(group),
+            Self::NoInterval(group) => places.hosts.get(*group).and_then(|it| it.interval.as_ref()).map(start),
             Self::NoFault(fault) => of_fault(fault, |it| Some(&it.lasts)),
             Self::NoPeriod(fault) => of_fault(fault, |it| it.flapping.as_ref()),
             Self::NoClock(fault) => of_fault(fault, |it| it.by.as_ref()),

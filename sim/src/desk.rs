@@ -4,29 +4,31 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode};
-use futures::future::BoxFuture;
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use pulse::api::{Api, Peer, router};
 use pulse::config::{Config, DataDir, Draft, Environment, Field, Follower, Keyring, LiveConfig, SETTINGS};
 use pulse::configure::{Configurator, Followers};
-use pulse::engine::{Command, InstanceType, Millis, Settings, SettingsDraft};
+use pulse::engine::{Command, InstanceSpec, Settings, SettingsDraft};
 use pulse::fleet::Fleet;
 use pulse::runtime::{Clock, Handle};
 use pulse::security::audit::{Attempt, AuditFilter, AuditLog, AuditPage, Conclusion, verify};
-use pulse::security::{self, Books, HashCost, Hasher, KeyFile, NewToken, NewUser, Role, TokenStore};
-use pulse::store::{Store, StoreError, WriteGate};
+use pulse::security::{self, Books, HashCost, Hasher, KeyFile, NewUser, Role};
+use pulse::store::Store;
 use pulse::targets::Secret;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::task::TaskTracker;
 
+use crate::audit_faults::AuditFaults;
+use crate::callers::{Caller, PASSWORDS_ARE_GUESSED_FROM, SHORT_LIFE, Tokens, USERS_CALL_FROM};
 use crate::host::Host;
+use crate::nodes::{Change, Edit, Nodes, Tag, Written};
 use crate::scenario::Scenario;
 use crate::sessions::{self, Carried, Session, Sessions, Visit};
 use crate::streams::Stream;
@@ -35,14 +37,6 @@ type Failed = Box<dyn std::error::Error>;
 
 /// The largest answer that is read.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
-/// How long the token lives that is soon expired.
-const SHORT_LIFE: Millis = Millis::from_mins(2);
-/// How long the disk stalls at the most: also longer than the log waits for it.
-const LONGEST_STALL: u64 = 12_000;
-const TOKENS_CALL_FROM: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-/// Few call from here, so that the limit of an address never hides what a session is worth.
-const USERS_CALL_FROM: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
-const PASSWORDS_ARE_GUESSED_FROM: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 3);
 /// Turns that whatever happens at one moment may take.
 const TURNS: usize = 64;
 
@@ -61,6 +55,7 @@ pub(crate) struct Desk {
     store: Store,
     key: Arc<KeyFile>,
     gate: Arc<AuditFaults>,
+    nodes: Nodes,
     tokens: Tokens,
     expires_at: jiff::Timestamp,
     sessions: Sessions,
@@ -72,31 +67,6 @@ pub(crate) struct Desk {
     _folder: TempDir,
 }
 
-/// Who makes a call.
-struct Caller {
-    kind: &'static str,
-    headers: Vec<(&'static str, String)>,
-    address: Ipv4Addr,
-    /// Whether they may manage.
-    allowed: bool,
-}
-
-impl Caller {
-    fn with_token(kind: &'static str, token: Option<&String>, allowed: bool) -> Self {
-        let headers = token.map(|token| ("authorization", format!("Bearer {token}"))).into_iter().collect();
-        Self { kind, headers, address: TOKENS_CALL_FROM, allowed }
-    }
-
-    fn with_session(kind: &'static str, carried: Option<Carried>) -> Self {
-        let Some(Carried { cookie, csrf, allowed }) = carried else {
-            return Self { kind, headers: Vec::new(), address: USERS_CALL_FROM, allowed: false };
-        };
-        let csrf = csrf.map(|token| ("x-csrf-token", token));
-        let headers = [("cookie", cookie)].into_iter().chain(csrf).collect();
-        Self { kind, headers, address: USERS_CALL_FROM, allowed }
-    }
-}
-
 /// An answer, read to its end.
 struct Answered {
     status: StatusCode,
@@ -105,18 +75,12 @@ struct Answered {
     body: Value,
 }
 
-struct Tokens {
-    admins: Vec<String>,
-    operator: String,
-    viewer: String,
-    expiring: String,
-}
-
 /// What somebody asks for.
-#[derive(Clone, Copy)]
-pub(crate) enum Asked<'a> {
-    Command(&'a Command),
-    Settings(&'a Settings),
+#[derive(Clone, Debug)]
+pub(crate) enum Asked {
+    Command(Command),
+    Settings(Box<Settings>),
+    Change(Change),
 }
 
 /// A call that was made.
@@ -132,7 +96,19 @@ pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     /// Whether the caller had the role.
     pub(crate) allowed: bool,
+    /// Whether the engine must have heard of it.
+    pub(crate) reaches_engine: bool,
+    /// What is wrong with the answer, or with the file that it tells of.
+    pub(crate) wrong: Option<String>,
     pub(crate) what: String,
+}
+
+/// What the audit log has at the end.
+pub(crate) struct Audited {
+    /// What is wrong with it.
+    pub(crate) wrong: Vec<String>,
+    /// How often what was asked for was done, by the name of the action.
+    pub(crate) done: BTreeMap<String, u64>,
 }
 
 impl Desk {
@@ -143,7 +119,8 @@ impl Desk {
         seed: u64,
     ) -> Result<Self, Failed> {
         let folder = tempfile::tempdir()?;
-        std::fs::write(folder.path().join("instances.json"), inventory(scenario, seed).to_string())?;
+        let written = Written::new(&Host::all(scenario, seed));
+        std::fs::write(folder.path().join("instances.json"), written.text())?;
         std::fs::write(folder.path().join("system.json"), by_name(&scenario.valid_settings()).to_string())?;
         let config = Config::load(DataDir::open(folder.path())?, &Environment::default())?;
         let gate = Arc::new(AuditFaults::new(Arc::clone(&clock)));
@@ -161,7 +138,9 @@ impl Desk {
         fleet.replace(&config.instances);
         let live = LiveConfig::new(config.system.clone());
         let mut follower = Follower::new(&config);
-        follower.use_keys(Arc::new(Keyring::read_or_make(folder.path())?));
+        let keys = Arc::new(Keyring::read_or_make(folder.path())?);
+        follower.use_keys(Arc::clone(&keys));
+        let nodes = Nodes::open(written, &config, keys, Arc::clone(&clock))?;
         let followers = Followers { live, scheduler: Some((handle.clone(), fleet.clone())) };
         let expires_at = clock.wall().checked_add(jiff::SignedDuration::from_millis(SHORT_LIFE.get().cast_signed()))?;
         let held = Tokens::issue(&books.tokens, expires_at).await?;
@@ -169,6 +148,7 @@ impl Desk {
         let api = Api::new(handle, fleet, Arc::clone(&clock), configurator, books);
         let mut desk = Self {
             router: router(api, Router::new()),
+            nodes,
             tokens: held,
             sessions: Sessions::default(),
             callers: BTreeMap::new(),
@@ -189,22 +169,52 @@ impl Desk {
         Ok(desk)
     }
 
+    /// The inventory as the daemon gives it to its engine.
+    pub(crate) fn specs(&self) -> Arc<[InstanceSpec]> {
+        self.nodes.specs()
+    }
+
+    /// Those of `hosts` that `instances.json` does not have.
+    pub(crate) fn unlisted(&self, hosts: &[usize]) -> Vec<usize> {
+        hosts.iter().copied().filter(|host| !self.nodes.is_listed(*host)).collect()
+    }
+
+    /// What somebody wants of an instance, and which state of it they have seen.
+    pub(crate) fn change(&mut self, host: usize, edit: Edit) -> Change {
+        let tag = match self.draws.below(8) {
+            _ if edit == Edit::Add => Tag::None,
+            0 => Tag::Outdated,
+            1..=3 => Tag::Current,
+            _ => Tag::None,
+        };
+        Change { host, edit, tag }
+    }
+
+    /// How somebody edits an instance; one that was switched off is switched on again.
+    pub(crate) fn edit(&mut self, host: usize) -> Change {
+        let edit = match self.draws.below(6) {
+            _ if !self.nodes.is_switched_on(host) => Edit::Switch,
+            0 => Edit::Switch,
+            1 => Edit::Rename,
+            _ => Edit::Move,
+        };
+        self.change(host, edit)
+    }
+
     /// Has somebody ask for something, who may not have the role, while the disk may fail.
-    pub(crate) async fn ask(&mut self, asked: Asked<'_>) -> Answer {
+    pub(crate) async fn ask(&mut self, asked: &Asked) -> Answer {
         let (method, path, mut body) = match asked {
             Asked::Command(command) => call_of(command),
             Asked::Settings(settings) => ("POST", "/api/system/settings/update".to_owned(), by_name(settings)),
+            Asked::Change(change) => self.nodes.call_of(change),
         };
-        let caller = self.caller().await;
+        let mut caller = self.caller().await;
         *self.callers.entry(caller.kind).or_default() += 1;
         if self.draws.below(12) == 0 {
-            // A flood of somebody who may not; each of them is refused, and told in the log once a minute at the most.
-            for _ in 0..15 {
-                let viewer = Caller::with_token("flood", Some(&self.tokens.viewer), false);
-                body["reason"] = json!("a flood");
-                let status = self.send(method, &path, &viewer, Some(body.clone())).await.status;
-                self.calls.push(Call { status, owed: None });
-            }
+            self.flood(method, &path, &body).await;
+        }
+        if let Asked::Change(change) = asked {
+            caller.headers.extend(self.if_match(change).await.map(|tag| ("if-match", tag)));
         }
         let number = self.calls.len();
         body["reason"] = json!(format!("call {number}"));
@@ -216,7 +226,42 @@ impl Desk {
         let carried_out = allowed && !matches!(status.as_u16(), 400 | 429 | 503);
         let owed = carried_out.then_some(if status.is_success() { "done" } else { "refused" });
         self.calls.push(Call { status, owed });
-        Answer { status, allowed, what: format!("{method} {path} ({kind}, call {number}, {fault})") }
+        let (reaches_engine, wrong) = match asked {
+            Asked::Command(_) | Asked::Settings(_) => (carried_out, self.nodes.hold(None).err()),
+            Asked::Change(change) => {
+                let expected = self.nodes.expected(change);
+                let done = carried_out && status.is_success();
+                let held = self.nodes.hold(Some(change).filter(|_| done)).err();
+                let other = || (carried_out && status.as_u16() != expected).then(|| format!("it should be {expected}"));
+                (done, held.or_else(other))
+            }
+        };
+        let what = format!("{method} {path} ({kind}, call {number}, {asked:?}, {fault})");
+        Answer { status, allowed, reaches_engine, wrong, what }
+    }
+
+    /// A flood of somebody who may not; each of them is refused, and told in the log once a minute at the most.
+    async fn flood(&mut self, method: &str, path: &str, body: &Value) {
+        let viewer = Caller::with_token("flood", Some(&self.tokens.viewer), false);
+        let mut body = body.clone();
+        body["reason"] = json!("a flood");
+        for _ in 0..15 {
+            let status = self.send(method, path, &viewer, Some(body.clone())).await.status;
+            self.calls.push(Call { status, owed: None });
+        }
+    }
+
+    /// What the caller sends as `If-Match`.
+    async fn if_match(&self, change: &Change) -> Option<String> {
+        match change.tag {
+            Tag::None => None,
+            Tag::Outdated => Some("\"of another time\"".to_owned()),
+            Tag::Current => {
+                let viewer = Caller::with_token("viewer", Some(&self.tokens.viewer), false);
+                let shown = self.send("GET", &self.nodes.path_of(change.host), &viewer, None).await;
+                shown.body["tag"].as_str().map(|tag| format!("\"{tag}\""))
+            }
+        }
     }
 
     /// The health answer, as a viewer is told it.
@@ -337,10 +382,10 @@ impl Desk {
     }
 
     /// What is wrong with the audit log: every call that was carried out is in it once, no other is, and it proves itself.
-    pub(crate) async fn audit(self) -> Result<Vec<String>, Failed> {
+    pub(crate) async fn audit(self) -> Result<Audited, Failed> {
         // Outcomes that the disk did not take go before the next entry.
         self.audit.record(Attempt::new(security::Caller::SYSTEM, "sim.end"), Conclusion::done(None, None)).await?;
-        let mut found = vec![Vec::new(); self.calls.len()];
+        let (mut found, mut done) = (vec![Vec::new(); self.calls.len()], BTreeMap::new());
         let mut after = 0;
         loop {
             let page = self.audit.list(AuditFilter::default(), AuditPage::After(after), 1_000).await?;
@@ -349,6 +394,9 @@ impl Desk {
             for entry in &page {
                 let number = entry.reason.as_deref().and_then(|reason| reason.strip_prefix("call "));
                 if let Some(found) = number.and_then(|it| it.parse::<usize>().ok()).and_then(|it| found.get_mut(it)) {
+                    if entry.outcome.as_deref() == Some("done") {
+                        *done.entry(entry.action.clone()).or_default() += 1;
+                    }
                     found.push(format!("{} {}", entry.kind, entry.outcome.as_deref().unwrap_or("open")));
                 }
             }
@@ -364,44 +412,8 @@ impl Desk {
         if let Err(fault) = verify(&self.store, self.key, Vec::new()).await? {
             wrong.push(format!("the audit log does not prove itself: {fault:?}"));
         }
-        Ok(wrong)
+        Ok(Audited { wrong, done })
     }
-}
-
-impl Tokens {
-    async fn issue(tokens: &TokenStore, expires_at: jiff::Timestamp) -> Result<Self, Failed> {
-        let issue = async |name: &str, role, expires_at| -> Result<String, Failed> {
-            let new = NewToken { name: name.to_owned(), role, expires_at };
-            Ok(tokens.create(new, security::Caller::SYSTEM, None).await?.token.expose().to_owned())
-        };
-        Ok(Self {
-            admins: vec![issue("admin 1", Role::Admin, None).await?, issue("admin 2", Role::Admin, None).await?],
-            operator: issue("operator", Role::Operator, None).await?,
-            viewer: issue("viewer", Role::Viewer, None).await?,
-            expiring: issue("expiring", Role::Admin, Some(expires_at)).await?,
-        })
-    }
-}
-
-/// The hosts as an operator would write them down; nobody polls them by this.
-fn inventory(scenario: &Scenario, seed: u64) -> Value {
-    let entry = |host: Host| {
-        let (kind, name) = (host.key.kind(), host.key.name());
-        let mut entry = json!({"type": kind.to_string(), "name": name});
-        match kind {
-            InstanceType::Tcp => {
-                entry["host"] = json!("127.0.0.1");
-                entry["port"] = json!(9);
-            }
-            InstanceType::Http => entry["url"] = json!("https://127.0.0.1:9"),
-            InstanceType::Pve | InstanceType::Pbs | InstanceType::Pmg => {
-                entry["url"] = json!("https://127.0.0.1:9");
-                entry["auth"] = json!({"tokenId": "pulse@pve!sim", "secret": "simulated"});
-            }
-        }
-        entry
-    };
-    json!({"instances": Host::all(scenario, seed).into_iter().map(entry).collect::<Vec<_>>()})
 }
 
 /// How a command is asked for over HTTP.
@@ -423,70 +435,4 @@ fn by_name(settings: &Settings) -> Value {
     let draft = Draft::from(SettingsDraft::clone(settings));
     let ours = SETTINGS.iter().filter(|setting| matches!(setting.field, Field::Scheduler(_)));
     ours.map(|setting| (setting.name.to_owned(), setting.value(&draft))).collect::<serde_json::Map<_, _>>().into()
-}
-
-/// What befalls the next writes to the audit log.
-#[derive(Clone, Copy, Debug, Default)]
-struct Plan {
-    intent: Trouble,
-    outcome: Trouble,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-enum Trouble {
-    #[default]
-    None,
-    Fails,
-    Stalls(Millis),
-}
-
-/// Fails and stalls writes to the audit log.
-struct AuditFaults {
-    clock: Arc<dyn Clock>,
-    plan: Mutex<Plan>,
-}
-
-impl AuditFaults {
-    fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, plan: Mutex::default() }
-    }
-
-    /// Plans the troubles of one call, and tells them.
-    fn draw(&self, draws: &mut Stream) -> String {
-        let mut trouble = |one_in| match draws.below(one_in) {
-            0 => Trouble::Fails,
-            1 => Trouble::Stalls(Millis::new(1 + draws.below(LONGEST_STALL))),
-            _ => Trouble::None,
-        };
-        let plan = Plan { intent: trouble(10), outcome: trouble(10) };
-        *self.plan.lock().unwrap_or_else(PoisonError::into_inner) = plan;
-        format!("{plan:?}")
-    }
-
-    fn heal(&self) {
-        *self.plan.lock().unwrap_or_else(PoisonError::into_inner) = Plan::default();
-    }
-}
-
-impl WriteGate for AuditFaults {
-    fn before_write(&self, what: &'static str) -> BoxFuture<'static, Result<(), StoreError>> {
-        let plan = *self.plan.lock().unwrap_or_else(PoisonError::into_inner);
-        let trouble = match what {
-            "audit.intent" => plan.intent,
-            "audit.outcome" => plan.outcome,
-            _ => Trouble::None,
-        };
-        let clock = Arc::clone(&self.clock);
-        Box::pin(async move {
-            match trouble {
-                Trouble::None => Ok(()),
-                Trouble::Fails => Err(StoreError::Full),
-                Trouble::Stalls(span) => {
-                    clock.sleep_until(clock.now() + span).await;
-                    settle().await;
-                    Ok(())
-                }
-            }
-        })
-    }
 }

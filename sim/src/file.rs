@@ -130,6 +130,7 @@ mod tests {
             (host("group = \"a\"\ncount = 0"), "file.toml:5:9: a group has 1 to 1000000 hosts, and this one 0"),
             (host("group = \"a\"\ncount = 4000000000"), "file.toml:5:9: a group has 1 to 1000000 hosts"),
             (host("group = \"\"\ncount = 1"), "file.toml:4:9: a group needs a name"),
+            (host("group = \"a\"\ncount = 1\ninterval = \"50ms\""), "file.toml:6:12: a fixed interval is 100ms to 24h"),
             (format!("{head}{HOSTS}"), "file.toml:7:9: two groups of hosts are called \"a\""),
             (fault("for = \"1s\"\nrate = nan"), "file.toml:10:8: a rate is between 0 and 1, and this is NaN"),
             (fault("for = \"1s\"\nrate = -0.5"), "file.toml:10:8: a rate is between 0 and 1, and this is -0.5"),

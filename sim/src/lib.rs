@@ -2,7 +2,9 @@
 //!
 //! One seed, one run: whatever is found can be replayed and shrunk. `docs/simulation.md` tells how to use it.
 
+mod audit_faults;
 mod builtin;
+mod callers;
 mod check;
 mod clock;
 mod compare;
@@ -12,6 +14,7 @@ mod freshness;
 mod host;
 mod judge;
 mod life;
+mod nodes;
 mod operators;
 pub mod report;
 mod run;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pulse::engine::{Command, Millis, Settings, SettingsDraft, Timestamp};
+use pulse::engine::{Command, InstanceSpec, Millis, Settings, SettingsDraft, Timestamp};
 use serde_json::Value;
 
 use crate::host::Host;
@@ -23,6 +23,8 @@ pub(crate) enum Request {
     Discharge(Vec<usize>),
     Enlist(Vec<usize>),
     EditHost(usize),
+    /// This is the whole fleet from now on.
+    Inventory(Arc<[InstanceSpec]>),
     /// The health answer as it was told at this moment, to be held against the truth.
     Look(Arc<Value>),
 }
@@ -128,10 +130,15 @@ impl Operators {
             Action::EditHost => (Request::EditHost(host), None),
         };
         if let Some(undo) = undo {
-            self.errand += 1;
-            self.errands.insert((later, self.errand), undo);
+            self.ask_later(later, undo);
         }
         request
+    }
+
+    /// Has somebody ask for this at `at`.
+    pub(crate) fn ask_later(&mut self, at: Timestamp, request: Request) {
+        self.errand += 1;
+        self.errands.insert((at, self.errand), request);
     }
 }
 

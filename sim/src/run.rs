@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use pulse::engine::{Millis, Timestamp};
+use pulse::engine::{InstanceKey, InstanceSpec, Millis, Timestamp};
 use serde::Serialize;
 
 use crate::freshness::Ages;
+use crate::host::Host;
 use crate::judge::SOMETIMES;
 use crate::operators::Script;
 use crate::report::Recording;
@@ -65,6 +66,9 @@ pub struct Report {
     /// How often each kind of caller came to it.
     #[serde(skip)]
     pub callers: BTreeMap<&'static str, u64>,
+    /// How often it did what was asked for, by the action's name in the audit log.
+    #[serde(skip)]
+    pub done: BTreeMap<String, u64>,
     /// The trace's lines, if they were kept.
     #[serde(skip)]
     pub trace: Vec<String>,
@@ -103,9 +107,22 @@ pub fn run_watched(
     run_in(World::new(scenario, seed, options), (scenario, seed, options), every, watch)
 }
 
-/// The same with operators who ask for exactly what `script` says.
-pub(crate) fn run_script(scenario: &Scenario, seed: u64, options: RunOptions, script: Script) -> Report {
-    let mut world = World::new(scenario, seed, options);
+/// The same with a fleet that begins with `specs`, and operators who ask for exactly what `script` says.
+pub(crate) fn run_script(
+    scenario: &Scenario,
+    seed: u64,
+    options: RunOptions,
+    specs: &[InstanceSpec],
+    script: Script,
+) -> Report {
+    let specs: BTreeMap<&InstanceKey, &InstanceSpec> = specs.iter().map(|spec| (&spec.key, spec)).collect();
+    let mut hosts = Host::all(scenario, seed);
+    for host in &mut hosts {
+        if let Some(spec) = specs.get(&host.key) {
+            host.spec = InstanceSpec::clone(spec);
+        }
+    }
+    let mut world = World::with_hosts(hosts, scenario, seed, options);
     world.follow(script);
     run_in(world, (scenario, seed, options), Millis::MAX, |_| {})
 }
@@ -146,6 +163,7 @@ fn run_in(
         ages,
         answers: BTreeMap::new(),
         callers: BTreeMap::new(),
+        done: BTreeMap::new(),
         recording: world.recorder.take().map(|recorder| Box::new(recorder.finish(world.now(), &violations))),
         violations,
         trace: world.trace.into_lines(),

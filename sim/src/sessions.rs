@@ -14,6 +14,8 @@ pub(crate) const PASSWORD: &str = "a lantern in the fog";
 /// The users, by name; the last one is the admin.
 pub(crate) const USERS: [&str; 3] = ["victor", "olga", "alice"];
 const ADMIN: usize = 2;
+/// Long before any clock of a scenario.
+const NEVER: i64 = i64::MIN / 2;
 /// Ended sessions that are kept to be tried again.
 const MAX_ENDED: usize = 16;
 
@@ -106,7 +108,7 @@ impl Sessions {
 
     /// The session of a user that was signed out.
     pub(crate) fn signed_out(&mut self, user: usize) -> Option<Carried> {
-        let session = self.current[user].take()?;
+        let session = Session { seen: NEVER, ..self.current[user].take()? };
         let carried = Carried { cookie: session.cookie.clone(), csrf: Some(session.csrf.clone()), allowed: false };
         self.keep_ended(session);
         Some(carried)
@@ -116,7 +118,8 @@ impl Sessions {
     pub(crate) fn carry(&mut self, visit: &Visit, now: i64) -> Option<Carried> {
         let (user, csrf) = match *visit {
             Visit::WithEnded(number) => {
-                let session = self.ended.get(number)?;
+                // One that had ended by a clock which was set back since may be good again, or be forgotten.
+                let session = self.ended.get(number).filter(|session| !session.is_good(now))?;
                 let csrf = Some(session.csrf.clone());
                 return Some(Carried { cookie: session.cookie.clone(), csrf, allowed: false });
             }
@@ -133,7 +136,8 @@ impl Sessions {
         let good = session.is_good(now);
         let carried = Carried { cookie: session.cookie.clone(), csrf, allowed: good && ours && user == ADMIN };
         if good {
-            session.seen = now;
+            // A use is not undone by a clock that is set back.
+            session.seen = session.seen.max(now);
         } else if let Some(session) = self.current[user].take() {
             self.keep_ended(session);
         }

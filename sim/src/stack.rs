@@ -4,13 +4,14 @@
 //! whatever the judge says of one holds for the other. Faults of the driver's surroundings (stalls, crashes, answers that
 //! come after a poll was dropped) have no place here and are left out.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::{BoxFuture, FutureExt, join_all};
 use pulse::engine::{
-    Adaptive, Command, Engine, Event, FleetEvent, InstanceKey, InstanceSpec, IntervalPolicy, Reference, Settings,
-    SettingsDraft, Timestamp, What,
+    Adaptive, Command, Engine, Event, FleetEvent, InstanceKey, InstanceSpec, IntervalPolicy, Millis, Reference,
+    Settings, SettingsDraft, Timestamp, What,
 };
 use pulse::runtime::{Clock, Driver, Handle, PollCost, PollReport, PollRequest, Subscriber, TokioClock, Transport};
 use tokio_util::sync::CancellationToken;
@@ -97,8 +98,16 @@ impl Transport for SimulatedHosts {
 /// What is heard of the driver.
 pub(crate) struct Heard {
     trace: Trace,
-    /// When each command was done, or refused by the engine, and when settings came into force.
-    pub(crate) requests: Vec<Timestamp>,
+    /// When each command was done, or refused by the engine, and when settings and inventories came into force.
+    pub(crate) requests: Vec<(Timestamp, Arrived)>,
+}
+
+/// What reached the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arrived {
+    Command,
+    Settings,
+    Inventory,
 }
 
 pub(crate) type SharedTrace = Arc<Mutex<Heard>>;
@@ -119,9 +128,15 @@ impl Subscriber<()> for Tracer {
     fn event(&mut self, event: &Event, _key: Option<&InstanceKey>) {
         let mut heard = lock_trace(&self.0);
         heard.trace.take(event);
-        if let What::Fleet(FleetEvent::CommandDone { .. } | FleetEvent::SettingsApplied { .. }) = event.what {
-            heard.requests.push(event.at);
-        }
+        let arrived = match event.what {
+            What::Fleet(FleetEvent::CommandDone { .. }) => Arrived::Command,
+            What::Fleet(FleetEvent::SettingsApplied { .. }) => Arrived::Settings,
+            What::Fleet(FleetEvent::InventoryApplied { .. }) => Arrived::Inventory,
+            What::Fleet(FleetEvent::LoadChanged { .. } | FleetEvent::UnknownTicket { .. }) | What::Instance { .. } => {
+                return;
+            }
+        };
+        heard.requests.push((event.at, arrived));
     }
 }
 
@@ -194,9 +209,10 @@ impl<'a> People<'a> {
         self.end(end, stop).await;
     }
 
-    /// The same, with everything asked for one by one, and commands and settings through the router.
+    /// The same, with everything asked for one by one and through the router.
     pub(crate) async fn act_through(mut self, shift: &mut Shift, trace: &SharedTrace, stop: CancellationToken) {
         let end = self.begin().await;
+        let begun = lock_trace(trace).requests.len();
         while let Some(at) = self.operators.next_time().filter(|at| Shift::is_open(*at, end)) {
             self.clock.sleep_until(at).await;
             let now = self.clock.now();
@@ -205,13 +221,36 @@ impl<'a> People<'a> {
                 shift.serve(request, &mut self, trace).await;
             }
         }
+        self.let_pass(end).await;
+        shift.close(lock_trace(trace).requests.len() - begun, end);
         self.end(end, stop).await;
+    }
+
+    /// When the scenario ends.
+    pub(crate) fn end_of_scenario(&self) -> Timestamp {
+        Timestamp::ZERO + self.scenario.length()
+    }
+
+    /// Asks for something after `wait`.
+    pub(crate) fn ask_later(&mut self, wait: Millis, request: Request) {
+        self.operators.ask_later(self.clock.now() + wait, request);
+    }
+
+    /// This is the fleet from now on; whoever is not in it keeps the spec that they had.
+    pub(crate) fn follow_inventory(&mut self, specs: &[InstanceSpec]) {
+        let listed: BTreeMap<&InstanceKey, &InstanceSpec> = specs.iter().map(|spec| (&spec.key, spec)).collect();
+        for (host, enlisted) in lock(&self.world).hosts.iter_mut().zip(&mut self.enlisted) {
+            let spec = listed.get(&host.key);
+            *enlisted = spec.is_some();
+            host.spec = spec.map_or_else(|| host.spec.clone(), |spec| InstanceSpec::clone(spec));
+        }
     }
 
     async fn begin(&mut self) -> Timestamp {
         let first = vec![self.inventory()];
         self.send(first).await;
-        Timestamp::ZERO + self.scenario.length()
+        settle().await;
+        self.end_of_scenario()
     }
 
     async fn end(mut self, end: Timestamp, stop: CancellationToken) {
@@ -265,7 +304,7 @@ impl<'a> People<'a> {
                 lock(&self.world).hosts[host].spec.revision += 1;
                 self.inventory()
             }
-            Request::Look(_) => async {}.boxed(),
+            Request::Inventory(_) | Request::Look(_) => async {}.boxed(),
         }
     }
 

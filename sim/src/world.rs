@@ -89,9 +89,13 @@ pub(crate) struct World<'a> {
 
 impl<'a> World<'a> {
     pub(crate) fn new(scenario: &'a Scenario, seed: u64, options: RunOptions) -> Self {
+        Self::with_hosts(Host::all(scenario, seed), scenario, seed, options)
+    }
+
+    /// The same with these hosts, which may be written down otherwise than the scenario says.
+    pub(crate) fn with_hosts(hosts: Vec<Host>, scenario: &'a Scenario, seed: u64, options: RunOptions) -> Self {
         let RunOptions { policy, keep_trace, keep_ages, record } = options;
         let settings = scenario.valid_settings();
-        let hosts = Host::all(scenario, seed);
         let specs: Vec<_> = hosts.iter().map(|host| host.spec.clone()).collect();
         let count = hosts.len();
         let warm_up = Timestamp::ZERO + scenario.warm_up.0;
@@ -294,6 +298,16 @@ impl<'a> World<'a> {
             }
             Request::EditHost(host) => {
                 self.hosts[host].spec.revision += 1;
+                self.send_inventory();
+            }
+            Request::Inventory(specs) => {
+                self.enlisted.clear();
+                for spec in specs.iter() {
+                    if let Some(host) = self.judge.host(&spec.key) {
+                        self.hosts[host].spec = spec.clone();
+                        self.enlisted.insert(host);
+                    }
+                }
                 self.send_inventory();
             }
             Request::Look(told) => {

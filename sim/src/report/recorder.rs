@@ -167,6 +167,7 @@ impl Recorder {
             Request::Discharge(hosts) => self.asked_of(hosts, "taken out of the inventory"),
             Request::Enlist(hosts) => self.asked_of(hosts, "put back into the inventory"),
             Request::EditHost(host) => self.asked_of(&[*host], "credentials edited"),
+            Request::Inventory(specs) => self.say(|| format!("operator: an inventory of {} instances", specs.len())),
             Request::Look(_) => {}
         }
     }
