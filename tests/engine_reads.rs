@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use pulse::engine::{
-    BreakerState, ChangeHash, Command, CommandId, DeadLetterReason, Effect, Effects, Engine, Event, Failure,
-    FailureKind, FleetEvent, Input, InstanceHealth, InstanceKey, InstanceSpec, InstanceType, Millis, Outcome, Place,
-    Reply, Retry, RetryFilter, RetryResult, Settings, SettingsDraft, Ticket, Timestamp, What,
+    Adaptive, BreakerState, ChangeHash, Command, CommandId, DeadLetterReason, Effect, Effects, Engine, Event, Failure,
+    FailureClass, FailureKind, FleetEvent, Input, InstanceEvent, InstanceHealth, InstanceKey, InstanceSpec,
+    InstanceType, IntervalPolicy, IntervalReason, Millis, Outcome, Place, Reference, Reply, Retry, RetryFilter,
+    RetryResult, Settings, SettingsDraft, Ticket, Timestamp, What,
 };
 
 /// A fleet of every type, some of which fails for good or now and then, after `minutes`.
@@ -193,6 +194,69 @@ fn spans_are_those_of_the_standard_library() {
     }
     assert_eq!(Millis::from(Duration::from_micros(1)), Millis::new(1), "a deadline is never early");
     assert_eq!(Duration::from(Millis::from_mins(2)), Duration::from_secs(120));
+}
+
+#[test]
+fn doubling_is_multiplication_that_stops_at_the_longest_span() {
+    for (span, times) in [(0, 0), (0, 63), (0, 64), (0, 200), (1, 0), (1, 63), (1, 64), (3, 5), (3, 63), (u64::MAX, 1)]
+    {
+        let exact = 2_u128.checked_pow(times).and_then(|factor| factor.checked_mul(u128::from(span)));
+        let nearest = if span == 0 { 0 } else { exact.and_then(|it| u64::try_from(it).ok()).unwrap_or(u64::MAX) };
+        assert_eq!(Millis::new(span).doubled(times), Millis::new(nearest), "{span} doubled {times} times");
+    }
+    assert_eq!(Millis::new(1_500).as_secs_f64(), 1.5);
+}
+
+#[test]
+fn a_status_is_the_failure_that_the_rules_call_it() {
+    for status in 0..=999 {
+        let class = match status {
+            0..400 => None,
+            408 | 429 | 500.. => Some(FailureClass::Transient),
+            _ => Some(FailureClass::Permanent),
+        };
+        assert_eq!(FailureKind::of_status(status).map(FailureKind::class), class, "{status}");
+    }
+    let named = [401, 403, 404, 429].map(FailureKind::of_status);
+    let kinds =
+        [FailureKind::Unauthorized, FailureKind::Forbidden, FailureKind::NotFound, FailureKind::RateLimited].map(Some);
+    assert_eq!(named, kinds);
+}
+
+#[test]
+fn the_classic_policy_plans_each_instance_by_itself() {
+    let told = |policy: Box<dyn IntervalPolicy>| {
+        let mut engine = Engine::with_policy(Settings::default(), policy, 7, Timestamp::ZERO);
+        let mut effects = Effects::new();
+        let specs = (0..4).map(|n| InstanceSpec { host: "one".into(), ..InstanceSpec::new(pve(n)) }).collect();
+        engine.handle(Timestamp::ZERO, Input::Inventory(specs), &mut effects);
+        let end = Timestamp::ZERO + Millis::from_mins(10);
+        let mut doubted = 0;
+        while let Some(now) = engine.next_wakeup().filter(|at| *at <= end) {
+            engine.handle(now, Input::Tick, &mut effects);
+            for ticket in started(&mut effects) {
+                let outcome = match ticket.instance().index() {
+                    0 if now.as_millis() > 60_000 => Outcome::Failure(Failure::new(FailureKind::Refused, "gone")),
+                    _ => Outcome::Success { reading: ChangeHash(1) },
+                };
+                engine.handle(now, Input::Finished { ticket, outcome }, &mut effects);
+                let reason = IntervalReason::NeighbourFailed;
+                doubted += effects.drain().filter(|it| planned(it).is_some_and(|found| found == reason)).count();
+            }
+        }
+        doubted
+    };
+    assert_eq!(told(Box::new(Reference)), 0);
+    assert_ne!(told(Box::new(Adaptive)), 0, "which the other does not");
+}
+
+fn planned(effect: &Effect) -> Option<IntervalReason> {
+    match effect {
+        Effect::Event(Event { what: What::Instance { what: InstanceEvent::Scheduled { reason, .. }, .. }, .. }) => {
+            Some(*reason)
+        }
+        _ => None,
+    }
 }
 
 /// What an answer, a log and a metric call it is one name.

@@ -39,7 +39,6 @@ struct Window {
     starts: u64,
     wanted: Millis,
     took: Millis,
-    successes: u64,
 }
 
 impl LoadMeter {
@@ -79,7 +78,6 @@ impl LoadMeter {
     pub(super) fn succeeded(&mut self, took: Millis, interval: Millis) {
         self.window.took = self.window.took + took;
         self.window.wanted = self.window.wanted + interval;
-        self.window.successes += 1;
     }
 
     /// Time passed with `in_flight` polls under way.
