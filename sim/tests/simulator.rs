@@ -85,6 +85,13 @@ fn a_wall_clock_that_is_set_changes_nothing_for_the_daemon() {
     assert_eq!(trace(&calm), before);
 }
 
+/// Its hosts were polled close together before the base interval was edited, and are afterwards.
+#[test]
+fn whoever_keeps_the_moments_that_they_had_is_no_herd() {
+    let report = run(&swarm(2_488), 2_488, RunOptions::default());
+    assert!(report.passed(), "{:?}", report.violations);
+}
+
 #[test]
 fn a_panic_is_a_finding_with_a_seed_and_a_moment() {
     let scenario = for_minutes("flapping", 8);

@@ -113,7 +113,9 @@ impl Judge {
         if !self.truths[host].polled {
             self.unknown.insert((due, host));
         }
-        if matches!(reason, IntervalReason::First | IntervalReason::Operator | IntervalReason::Replanned) {
+        // Whoever is planned from its own last start keeps its distance to the others, large or small.
+        let moves = reason == IntervalReason::Replanned && due != last_start + interval;
+        if moves || matches!(reason, IntervalReason::First | IntervalReason::Operator) {
             self.load.herd.insert(host);
         }
     }
