@@ -93,6 +93,18 @@ fn whoever_keeps_the_moments_that_they_had_is_no_herd() {
 }
 
 #[test]
+fn one_eager_host_does_not_stretch_an_idle_fleet() {
+    let report = run(&swarm(9_605), 9_605, RunOptions::default());
+    assert!(report.passed(), "{:?}", report.violations);
+}
+
+#[test]
+fn an_interval_is_a_share_of_the_base_in_whole_milliseconds_and_stretched_then() {
+    let report = run(&swarm(17_731), 17_731, RunOptions::default());
+    assert!(report.passed(), "{:?}", report.violations);
+}
+
+#[test]
 fn a_panic_is_a_finding_with_a_seed_and_a_moment() {
     let scenario = for_minutes("flapping", 8);
     let every = Millis::from_mins(1);

@@ -113,13 +113,17 @@ impl LoadMeter {
         self.slots_used = (in_use / slots).min(1.0);
         self.lag = Millis::new(window.lag.get() / window.starts.max(1));
         let lag = self.lag.get() as f64 / settings.base_interval.get() as f64;
-        let wanted = if self.slots_used < IDLE_USE && lag > TARGET_LAG {
+        let lost = in_use - window.took.get() as f64 / length.get() as f64;
+        let supply = (slots * TARGET_USE - lost).max(slots * LEAST_SUPPLY);
+        let by_slots = window.slots_needed(live) / supply;
+        let wanted = if self.slots_used >= IDLE_USE {
+            by_slots
+        } else if lag > TARGET_LAG {
             // Half of the slots are free and polls are late all the same: the daemon itself is short of time.
             self.stretch * (1.0 + lag)
         } else {
-            let lost = in_use - window.took.get() as f64 / length.get() as f64;
-            let supply = (slots * TARGET_USE - lost).max(slots * LEAST_SUPPLY);
-            window.slots_needed(live) / supply
+            // The slots carry what is asked of them. The few polls of a window may want more than the others of the fleet.
+            by_slots.min(self.stretch)
         };
         let most = settings.max_interval.get() as f64 / settings.min_interval.get() as f64;
         self.stretch = wanted.clamp(self.stretch * RELIEF, self.stretch * GROWTH).clamp(1.0, most.max(1.0));
@@ -187,6 +191,18 @@ mod tests {
         meter.close_window(end, 300, &settings);
         assert!((meter.slots_used() - 0.5).abs() < 1e-9);
         assert_eq!(meter.stretch(), 1.0, "300 instances at a second in ten need 30 slots of the 77 that are left");
+    }
+
+    #[test]
+    fn one_eager_host_in_a_quiet_window_does_not_speak_for_an_idle_fleet() {
+        let settings = Settings::default();
+        let mut meter = LoadMeter::new(Timestamp::ZERO);
+        meter.started(Millis::ZERO);
+        meter.succeeded(Millis::from_secs(2), Millis::new(750));
+        let end = meter.window_start + settings.base_interval;
+        meter.pass(end, 1);
+        meter.close_window(end, 300, &settings);
+        assert_eq!(meter.stretch(), 1.0, "one slot is in use");
     }
 
     #[test]
