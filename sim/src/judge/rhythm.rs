@@ -57,10 +57,14 @@ impl Judge {
         if adaptive && !self.is_right(host, reason) {
             return None;
         }
+        // In whole milliseconds: half of one grows with the stretch.
+        let part = |of: u64| base.get() / of;
+        let sooner = Millis::new(base.get() - part(4)).max(min);
+        let later = Millis::new(base.get() + part(16));
         let (least, most) = match reason {
-            IntervalReason::CatchingUp => (base.scaled(0.5).max(min), base),
-            IntervalReason::Changing => (base.scaled(0.75).max(min), base.scaled(0.75).max(min)),
-            IntervalReason::Quiet => (base.scaled(1.0625), base.scaled(1.0625)),
+            IntervalReason::CatchingUp => (Millis::new(part(2)).max(min), base),
+            IntervalReason::Changing => (sooner, sooner),
+            IntervalReason::Quiet => (later, later),
             _ => (base, base),
         };
         let (low, _) = self.stretched(least);
