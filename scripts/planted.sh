@@ -5,8 +5,7 @@
 #   scripts/planted.sh [NAME…]     all faults, or those named: 08, 15a, toggle-drops-a-queue
 #
 # SEEDS is the number of swarm seeds (2000). SCRATCH names a scratch copy to keep and to use again.
-# The copy builds `sim` on the scheduler and its driver alone (.ci/mutation): the daemon's other parts take minutes to
-# build and no part in a simulation.
+# Each fault takes a build of the whole daemon, whose router the simulator calls: some minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -18,7 +17,6 @@ if [ ! -e "$scratch/.git" ]; then
     git worktree add --quiet --detach "$scratch" HEAD
     [ -n "${SCRATCH:-}" ] || trap 'git -C "$root" worktree remove --force "$scratch"' EXIT
 fi
-sed -i 's|^pulse = .*|pulse = { path = ".ci/mutation", package = "mutation", features = ["runtime"] }|' "$scratch/Cargo.toml"
 
 sim=$CARGO_TARGET_DIR/release/sim
 

@@ -3,6 +3,3 @@
 pub mod config;
 #[path = "../../../src/engine/mod.rs"]
 pub mod engine;
-#[cfg(feature = "runtime")]
-#[path = "../../../src/runtime/mod.rs"]
-pub mod runtime;
