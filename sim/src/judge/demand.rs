@@ -6,6 +6,7 @@
 use pulse::engine::{IntervalReason, Millis, Place, Timestamp};
 
 use super::Judge;
+use super::rhythm::chosen_for;
 use crate::violation::Rule;
 
 /// Base intervals that are looked at together.
@@ -58,13 +59,9 @@ impl Judge {
     /// A poll succeeded, and for `reason` its host is polled again.
     pub(super) fn wanted(&mut self, host: usize, reason: IntervalReason) {
         let settings = &self.settings;
-        let base = settings.base_interval;
         let interval = match reason {
-            IntervalReason::Base | IntervalReason::CatchingUp => Some(base),
-            IntervalReason::Changing => Some(base.scaled(0.75).max(settings.min_interval)),
-            IntervalReason::Quiet => Some(base.scaled(1.0625).min(settings.max_interval)),
             IntervalReason::Fixed => self.truths[host].fixed_interval(settings),
-            _ => None,
+            reason => chosen_for(reason, settings).map(|(_, most)| most.min(settings.max_interval)),
         };
         let demand = &mut self.load.demand;
         match interval {

@@ -50,23 +50,14 @@ impl Judge {
         if truth.fixed_interval(&self.settings).is_some() || !truth.step.succeeded || !may {
             return None;
         }
-        let (min, max, base) = (self.settings.min_interval, self.settings.max_interval, self.settings.base_interval);
+        let (min, max) = (self.settings.min_interval, self.settings.max_interval);
         if reason == IntervalReason::Policy {
             return Some(Allowed { low: min, high: max });
         }
         if adaptive && !self.is_right(host, reason) {
             return None;
         }
-        // In whole milliseconds: half of one grows with the stretch.
-        let part = |of: u64| base.get() / of;
-        let sooner = Millis::new(base.get() - part(4)).max(min);
-        let later = Millis::new(base.get() + part(16));
-        let (least, most) = match reason {
-            IntervalReason::CatchingUp => (Millis::new(part(2)).max(min), base),
-            IntervalReason::Changing => (sooner, sooner),
-            IntervalReason::Quiet => (later, later),
-            _ => (base, base),
-        };
+        let (least, most) = chosen_for(reason, &self.settings)?;
         let (low, _) = self.stretched(least);
         let (_, high) = self.stretched(most);
         let allowed = Allowed::around(low.clamp(min, max), INTERVAL_JITTER, high.clamp(min, max), INTERVAL_JITTER);
@@ -114,6 +105,22 @@ impl Judge {
             let key = truth.spec.key.clone();
             self.accuse_host(Rule::Anchored, other, || format!("it waits until {due:?} though {key} fell silent"));
         }
+    }
+}
+
+/// The least and the most that the default policy chooses for a healthy one, before load and bounds.
+pub(super) fn chosen_for(reason: IntervalReason, settings: &Settings) -> Option<(Millis, Millis)> {
+    let (min, base) = (settings.min_interval, settings.base_interval);
+    // In whole milliseconds: half of one grows with the stretch.
+    let part = |of: u64| base.get() / of;
+    let sooner = Millis::new(base.get() - part(4)).max(min);
+    let later = Millis::new(base.get() + part(16));
+    match reason {
+        IntervalReason::Base => Some((base, base)),
+        IntervalReason::CatchingUp => Some((Millis::new(part(2)).max(min), base)),
+        IntervalReason::Changing => Some((sooner, sooner)),
+        IntervalReason::Quiet => Some((later, later)),
+        _ => None,
     }
 }
 
