@@ -213,9 +213,7 @@ impl ConfigErrors {
         }
         files
     }
-}
 
-impl ConfigErrors {
     /// The errors of both, if there are any.
     pub(super) fn of_both(one: Option<&Self>, other: Option<&Self>) -> Option<Self> {
         let mut errors = Errors::default();

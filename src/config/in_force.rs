@@ -143,8 +143,7 @@ impl<'a> Judge<'a> {
         self.keep(broken.clone());
         for file in (0..self.files.len()).filter(|file| broken.binary_search(file).is_err()) {
             for index in 0..self.files[file].instances.len() {
-                let (at, instance) = &self.files[file].instances[index];
-                let (claim, key) = (Claim { file, at: Some(*at) }, instance.target.key.clone());
+                let (claim, key) = self.claim(file, index);
                 let Some(first) = self.claims.get(&key).copied() else {
                     self.claims.insert(key, claim);
                     continue;
@@ -162,13 +161,18 @@ impl<'a> Judge<'a> {
         // Whoever mends a file wants to know all that is wrong with it.
         for file in broken {
             for index in 0..self.files[file].instances.len() {
-                let (at, instance) = &self.files[file].instances[index];
-                let (claim, key) = (Claim { file, at: Some(*at) }, instance.target.key.clone());
+                let (claim, key) = self.claim(file, index);
                 if let Some(first) = self.claims.get(&key).copied().filter(|first| first.file != file) {
                     self.refuse(claim, first, key);
                 }
             }
         }
+    }
+
+    /// What an instance of a file claims.
+    fn claim(&self, file: usize, index: usize) -> (Claim, InstanceKey) {
+        let (at, instance) = &self.files[file].instances[index];
+        (Claim { file, at: Some(*at) }, instance.target.key.clone())
     }
 
     /// Has what these files held before in force, and likewise of those that claim something of it.

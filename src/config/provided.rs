@@ -132,9 +132,12 @@ pub(super) fn source_of(data_dir: &DataDir, file: &Path) -> InstanceSource {
     InstanceSource::Provided(shown.to_string_lossy().into())
 }
 
+/// How the names of the files of `instances.d` end.
+pub(super) const FRAGMENT_END: &str = ".json";
+
 /// Whether a file of this name is read, where other tools keep instances.
 pub fn is_fragment(name: &str) -> bool {
-    name.ends_with(".json") && !is_left_behind(name)
+    name.ends_with(FRAGMENT_END) && !is_left_behind(name)
 }
 
 /// Whether editors and tools leave files of such a name beside those that they write.

@@ -65,7 +65,8 @@ impl PathPattern {
 
     /// The files of `instances.d`.
     pub(super) fn fragments(data_dir: &DataDir) -> Self {
-        Self::In { folder: data_dir.instances_folder(), before: String::new(), after: ".json".to_owned() }
+        let (before, after) = (String::new(), provided::FRAGMENT_END.to_owned());
+        Self::In { folder: data_dir.instances_folder(), before, after }
     }
 
     /// What has to be watched to see such files come.
