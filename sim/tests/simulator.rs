@@ -85,23 +85,26 @@ fn a_wall_clock_that_is_set_changes_nothing_for_the_daemon() {
     assert_eq!(trace(&calm), before);
 }
 
+/// A seed that broke a rule once.
+fn assert_swarm_passes(seed: u64) {
+    let report = run(&swarm(seed), seed, RunOptions::default());
+    assert!(report.passed(), "{:?}", report.violations);
+}
+
 /// Its hosts were polled close together before the base interval was edited, and are afterwards.
 #[test]
 fn whoever_keeps_the_moments_that_they_had_is_no_herd() {
-    let report = run(&swarm(2_488), 2_488, RunOptions::default());
-    assert!(report.passed(), "{:?}", report.violations);
+    assert_swarm_passes(2_488);
 }
 
 #[test]
 fn one_eager_host_does_not_stretch_an_idle_fleet() {
-    let report = run(&swarm(9_605), 9_605, RunOptions::default());
-    assert!(report.passed(), "{:?}", report.violations);
+    assert_swarm_passes(9_605);
 }
 
 #[test]
 fn an_interval_is_a_share_of_the_base_in_whole_milliseconds_and_stretched_then() {
-    let report = run(&swarm(17_731), 17_731, RunOptions::default());
-    assert!(report.passed(), "{:?}", report.violations);
+    assert_swarm_passes(17_731);
 }
 
 #[test]
